@@ -1,0 +1,1 @@
+"""helexa-acp, the coding agent; not built yet."""

@@ -1,0 +1,1 @@
+"""cortex, the gateway: the fleet's front door."""

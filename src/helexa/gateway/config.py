@@ -1,0 +1,198 @@
+"""cortex.toml and models.toml: their shapes, strict, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from helexa.base import config as base
+from helexa.base.errors import ConfigError
+from helexa.base.ids import parse_source
+
+DEFAULT_PATH = Path("/etc/cortex/cortex.toml")
+
+
+class Table(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A TOML table: an unknown key is an error."""
+
+
+class Gateway(Table, frozen=True):
+    listen: str = "127.0.0.1:31313"
+    metrics_listen: str = "127.0.0.1:31314"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    max_body_mb: int = 64
+    max_wait_s: float = 120.0
+    """How long a request that is not streamed waits for its model before it is answered 503 + Retry-After."""
+    max_queue: int = 1024
+    """Requests that may wait for one model; the next one is answered 429."""
+
+
+class Eviction(Table, frozen=True):
+    strategy: Literal["lru", "priority", "cost"] = "cost"
+    defrag_after_cycles: int = 50
+    min_residency_s: float = 20.0
+    patience_s: float = 30.0
+    """After so long in the queue a waiter closes the door of the model it waits for: that model finishes what it has
+    begun, starts nothing new, and makes room."""
+
+
+class Neuron(Table, frozen=True):
+    name: str
+    endpoint: str
+    token: str | None = None
+
+
+class Polling(Table, frozen=True):
+    every_s: float = 10.0
+    timeout_s: float = 5.0
+    misses: int = 3
+
+
+class Logging(Table, frozen=True):
+    style: Literal["human", "json"] = "human"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class CortexConfig(Table, frozen=True):
+    gateway: Gateway = Gateway()
+    eviction: Eviction = Eviction()
+    neurons: tuple[Neuron, ...] = ()
+    models_config: str = "/etc/cortex/models.toml"
+    polling: Polling = Polling()
+    log: Logging = Logging()
+
+
+class Limit(Table, frozen=True):
+    context: int | None = None
+    input: int | None = None
+    output: int | None = None
+
+
+class Cost(Table, frozen=True):
+    """US dollars per million tokens; absent means unpriced, 0 means free."""
+
+    input: float | None = None
+    output: float | None = None
+    cache_read: float | None = None
+    cache_write: float | None = None
+
+
+class Profile(Table, frozen=True):
+    """One `[[models]]` entry: a model that the fleet may serve."""
+
+    id: str
+    harness: str | None = None
+    quant: str | None = None
+    source: str | None = None
+    vram_mb: int | None = None
+    min_devices: int = 1
+    min_device_vram_mb: int | None = None
+    pinned_on: tuple[str, ...] = ()
+    pinned: bool = False
+    residency_priority: int = 100
+    preload: bool = False
+    idle_unload_s: float | None = None
+    context: int | None = None
+    tensor_parallel: int | None = None
+    limit: Limit = Limit()
+    cost: Cost = Cost()
+    capabilities: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+
+
+class ModelsFile(Table, frozen=True):
+    models: tuple[Profile, ...] = ()
+    aliases: dict[str, str] = {}
+
+
+def load_cortex(path: Path, environ: Mapping[str, str], *, insecure_ok: bool = False) -> CortexConfig:
+    """cortex.toml with `CORTEX_GATEWAY__LISTEN=...` overrides. Raises ConfigError."""
+    config = base.load(path, CortexConfig, env_prefix="CORTEX_", environ=environ)
+    check_cortex(config, str(path))
+    if any(neuron.token for neuron in config.neurons):
+        base.refuse_world_readable(path, insecure_ok=insecure_ok)
+    return config
+
+
+def check_cortex(config: CortexConfig, where: str) -> None:
+    """What types cannot say. Raises ConfigError."""
+    parse_address(config.gateway.listen, f"{where}: gateway.listen")
+    parse_address(config.gateway.metrics_listen, f"{where}: gateway.metrics_listen")
+    _unique([neuron.name for neuron in config.neurons], where, "neurons[...].name")
+    for neuron in config.neurons:
+        if not neuron.endpoint.startswith(("http://", "https://")):
+            raise ConfigError(
+                path=where, problem=f"`neurons.{neuron.name}.endpoint` must start with http:// or https://"
+            )
+    if bool(config.gateway.tls_cert) != bool(config.gateway.tls_key):
+        raise ConfigError(path=where, problem="`gateway.tls_cert` and `gateway.tls_key` go together")
+    for name, value, least in (
+        ("gateway.max_body_mb", config.gateway.max_body_mb, 1),
+        ("gateway.max_wait_s", config.gateway.max_wait_s, 0),
+        ("gateway.max_queue", config.gateway.max_queue, 1),
+        ("eviction.min_residency_s", config.eviction.min_residency_s, 0),
+        ("eviction.patience_s", config.eviction.patience_s, 0),
+        ("eviction.defrag_after_cycles", config.eviction.defrag_after_cycles, 0),
+        ("polling.every_s", config.polling.every_s, 0.1),
+        ("polling.timeout_s", config.polling.timeout_s, 0.1),
+        ("polling.misses", config.polling.misses, 1),
+    ):
+        _at_least(value, least, name, where)
+
+
+def load_models(path: Path) -> ModelsFile:
+    """models.toml. A missing or broken file is an error, never an empty catalogue."""
+    return check_models(base.load(path, ModelsFile), str(path))
+
+
+def check_models(models: ModelsFile, where: str) -> ModelsFile:
+    """Unique ids, known alias targets, sane numbers. Raises ConfigError; returns its argument."""
+    ids = [profile.id for profile in models.models]
+    _unique(ids, where, "models[...].id")
+    for profile in models.models:
+        _check_profile(profile, where)
+    for alias, target in models.aliases.items():
+        if alias in ids:
+            raise ConfigError(path=where, problem=f"`aliases.{alias}` is also the id of a model")
+        if not target:
+            raise ConfigError(path=where, problem=f"`aliases.{alias}` points at nothing")
+    return models
+
+
+def _check_profile(profile: Profile, where: str) -> None:
+    at = f"models.{profile.id}"
+    if not profile.id or profile.id != profile.id.strip():
+        raise ConfigError(path=where, problem="`models[...].id` is empty or has spaces around it")
+    if profile.source is not None or profile.harness != "echo":
+        try:
+            parse_source(profile.id)
+        except Exception as error:
+            raise ConfigError(path=where, problem=f"`{at}.id`: {error}") from error
+    _at_least(profile.min_devices, 1, f"{at}.min_devices", where)
+    for name in ("vram_mb", "min_device_vram_mb", "idle_unload_s", "context", "tensor_parallel"):
+        value = getattr(profile, name)
+        if value is not None:
+            _at_least(value, 1 if name in ("context", "tensor_parallel") else 0, f"{at}.{name}", where)
+
+
+def _at_least(value: float, least: float, name: str, where: str) -> None:
+    if not value >= least:
+        raise ConfigError(path=where, problem=f"`{name}` is {value}; it must be at least {least}")
+
+
+def _unique(names: list[str], where: str, key: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(path=where, problem=f"`{key}`: `{name}` stands twice")
+
+
+def parse_address(text: str, where: str) -> tuple[str, int]:
+    """`127.0.0.1:31313`, `[::1]:31313` or `:31313` (every interface) as (host, port). Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(path=where, problem=f"`{text}` is not host:port")
+    return host.strip("[]") or "0.0.0.0", int(port)

@@ -1,0 +1,396 @@
+"""`fold(fleet, event, now) -> Fleet`: what an event means for what we know. It decides nothing; `plan` does."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.fleet.model import (
+    Ask,
+    Device,
+    Failure,
+    Fit,
+    Fleet,
+    Habit,
+    Loading,
+    Node,
+    Place,
+    Status,
+)
+from helexa.wire import control
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+RATE_WINDOW_S = 600.0
+"""Time constant of a model's request rate: what happened this long ago counts 1/e."""
+BREAKER_TRIPS = 3
+BREAKER_MAX_S = 30.0
+BACKOFF_FIRST_S = 2.0
+BACKOFF_MAX_S = 300.0
+KEEP_AFTER_REFUSAL_S = 1.0
+
+
+def fold(fleet: Fleet, event: ev.Event, now: float) -> Fleet:
+    """The fleet after `event`. Facts about nodes or models that are not known are dropped, never an error."""
+    match event:
+        case ev.Arrived():
+            return _arrived(fleet, event, now)
+        case ev.Finished():
+            return _finished(fleet, event, now)
+        case ev.Left():
+            return without_ask(fleet, event.model, event.ask)
+        case ev.Polled():
+            return _polled(fleet, event, now) if event.node in fleet.nodes else fleet
+        case ev.Missed():
+            return _missed(fleet, event) if event.node in fleet.nodes else fleet
+        case ev.ModelSeen():
+            return _model_seen(fleet, event, now) if event.node in fleet.nodes else fleet
+        case ev.ModelGone():
+            return without_place(fleet, event.model, event.node)
+        case ev.Fitted():
+            return _fitted(fleet, event)
+        case ev.Loaded():
+            return _loaded(fleet, event, now)
+        case ev.LoadFailed():
+            return _load_failed(fleet, event, now)
+        case ev.Unloaded():
+            return without_place(fleet, event.model, event.node)
+        case ev.UnloadFailed():
+            return _unload_failed(fleet, event, now)
+        case ev.Wanted():
+            return _wanted(fleet, event.model, now)
+        case ev.Pinned():
+            place = fleet.place(event.model, event.node)
+            return with_place(fleet, replace(place, pinned=event.pinned)) if place else fleet
+        case ev.Drained():
+            node = fleet.nodes.get(event.node)
+            return with_node(fleet, replace(node, draining=event.draining)) if node else fleet
+        case ev.Configured():
+            return _configured(fleet, event, now)
+        case _:
+            return fleet
+
+
+# -- building blocks, shared with the planner --
+
+
+def with_node(fleet: Fleet, node: Node) -> Fleet:
+    return replace(fleet, nodes={**fleet.nodes, node.name: node})
+
+
+def with_seats(fleet: Fleet, place: Place) -> Fleet:
+    """Change a place in what does not touch memory: the hot path's two changes of a request."""
+    return replace(
+        fleet, places={**fleet.places, place.model: {**fleet.places.get(place.model, {}), place.node: place}}
+    )
+
+
+def with_place(fleet: Fleet, place: Place) -> Fleet:
+    """Put a place, and bring the indexes along."""
+    known = fleet.place(place.model, place.node) is not None
+    fleet = with_seats(fleet, place)
+    if not known:
+        there = (*fleet.residents.get(place.node, ()), place.model)
+        fleet = replace(fleet, residents={**fleet.residents, place.node: there})
+    return reindex(fleet, place.node)
+
+
+def without_place(fleet: Fleet, model: str, node: str) -> Fleet:
+    if fleet.place(model, node) is None:
+        return fleet
+    there = _without(fleet.places[model], node)
+    places = {**fleet.places, model: there} if there else _without(fleet.places, model)
+    residents = {**fleet.residents, node: tuple(name for name in fleet.residents[node] if name != model)}
+    return reindex(replace(fleet, places=places, residents=residents), node)
+
+
+def without_ask(fleet: Fleet, model: str, ask: int) -> Fleet:
+    asks = fleet.asks.get(model)
+    if asks is None or ask not in asks:
+        return fleet
+    rest = _without(asks, ask)
+    return replace(fleet, asks={**fleet.asks, model: rest} if rest else _without(fleet.asks, model))
+
+
+def reindex(fleet: Fleet, name: str) -> Fleet:
+    """Free MiB on each device of a node, from its totals and what is placed there."""
+    node = fleet.nodes.get(name)
+    if node is None:
+        return fleet
+    free = {device.index: device.total_mb - device.foreign_mb for device in node.devices}
+    for place in fleet.on_node(name):
+        for device, held in place.shares.items():
+            if device in free:
+                free[device] -= held
+    return replace(fleet, free={**fleet.free, name: free})
+
+
+def _without(mapping: dict[K, V], key: K) -> dict[K, V]:
+    return {k: v for k, v in mapping.items() if k != key}
+
+
+# -- requests --
+
+
+def _arrived(fleet: Fleet, event: ev.Arrived, now: float) -> Fleet:
+    ask = Ask(
+        id=event.ask, model=event.model, since=now, affinity=event.affinity, avoid=event.avoid, decision=event.decision
+    )
+    asks = {**fleet.asks, event.model: {**fleet.asks.get(event.model, {}), event.ask: ask}}
+    return replace(fleet, asks=asks, habits=touched(fleet.habits, event.model, now))
+
+
+def touched(habits: dict[str, Habit], model: str, now: float) -> dict[str, Habit]:
+    """One more request for `model`: r <- r·e^(-dt/W) + 1/W, so that a steady stream of r per second tends to r."""
+    habit = habits.get(model, Habit(at=now))
+    decayed = rate_now(habit, now)
+    return {**habits, model: replace(habit, rate=decayed + 1 / RATE_WINDOW_S, at=now)}
+
+
+def rate_now(habit: Habit, now: float) -> float:
+    return habit.rate * math.exp(min(0.0, habit.at - now) / RATE_WINDOW_S)
+
+
+def _finished(fleet: Fleet, event: ev.Finished, now: float) -> Fleet:
+    place = fleet.place(event.model, event.node)
+    if place is not None:
+        fleet = with_seats(fleet, replace(place, in_flight=max(0, place.in_flight - 1), last_used=now))
+    node = fleet.nodes.get(event.node)
+    if node is None or (not event.transport_error and node.trips == 0):
+        return fleet
+    if not event.transport_error:
+        return with_node(fleet, replace(node, trips=0))
+    trips = node.trips + 1
+    until = now + min(BREAKER_MAX_S, 2.0 ** (trips - BREAKER_TRIPS)) if trips >= BREAKER_TRIPS else 0.0
+    return with_node(fleet, replace(node, trips=trips, tripped_until=until))
+
+
+# -- nodes --
+
+
+def _missed(fleet: Fleet, event: ev.Missed) -> Fleet:
+    node = fleet.nodes[event.node]
+    misses = node.misses + 1
+    healthy = node.healthy and misses < event.limit
+    return with_node(fleet, replace(node, misses=misses, healthy=healthy, problem=event.reason))
+
+
+def _polled(fleet: Fleet, event: ev.Polled, now: float) -> Fleet:
+    node = fleet.nodes[event.node]
+    boot_id = event.health.boot_id or (event.discovery.boot_id if event.discovery else node.boot_id)
+    if node.boot_id and boot_id != node.boot_id:
+        fleet = _forget(fleet, event.node)
+    node = replace(
+        node,
+        healthy=True,
+        seen=True,
+        misses=0,
+        problem=None,
+        boot_id=boot_id,
+        draining=node.draining or event.health.draining,
+        tripped_until=0.0,
+        activation=event.health.activation.state,
+    )
+    if event.discovery is not None:
+        node = _discovered(node, event.discovery)
+    fleet = _models(with_node(fleet, node), event, now)
+    return reindex(with_node(fleet, _weighed(fleet, node, event.health)), event.node)
+
+
+def _forget(fleet: Fleet, name: str) -> Fleet:
+    """The daemon was started anew: what it held is gone, what it said of fits and failures no longer binds."""
+    for model in fleet.residents.get(name, ()):
+        fleet = without_place(fleet, model, name)
+    fits = {model: _without(there, name) for model, there in fleet.fits.items()}
+    failures = {model: _without(there, name) for model, there in fleet.failures.items()}
+    return replace(fleet, fits=fits, failures=failures, clearing=_without(fleet.clearing, name))
+
+
+def _discovered(node: Node, seen: control.Discovery) -> Node:
+    known = {device.index: device for device in node.devices}
+    devices = tuple(
+        Device(
+            index=device.index,
+            name=device.name,
+            kind=device.kind,
+            total_mb=max(0, device.vram_total_mb),
+            foreign_mb=known[device.index].foreign_mb if device.index in known else 0,
+        )
+        for device in seen.devices
+    )
+    return replace(
+        node, hostname=seen.hostname, version=seen.neuron_version, devices=devices, harnesses=tuple(seen.harnesses)
+    )
+
+
+def _weighed(fleet: Fleet, node: Node, health: control.Health) -> Node:
+    """Memory in use on a device that no model of ours explains is foreign, and nothing we can evict."""
+    held: dict[int, int] = {}
+    for place in fleet.on_node(node.name):
+        for device, share in place.shares.items():
+            held[device] = held.get(device, 0) + share
+    used = {device.index: max(0, device.vram_used_mb) for device in health.devices}
+    devices = tuple(
+        replace(device, foreign_mb=max(0, used.get(device.index, 0) - held.get(device.index, 0)))
+        for device in node.devices
+    )
+    return replace(node, devices=devices)
+
+
+# -- models on nodes --
+
+
+def _models(fleet: Fleet, event: ev.Polled, now: float) -> Fleet:
+    reported = {model.id: model for model in event.models}
+    for model in event.activation_loading:
+        reported.setdefault(model, control.Model(id=model, status="loading"))
+    for model in fleet.residents.get(event.node, ()):
+        place = fleet.places[model][event.node]
+        if model not in reported and not (place.ours and place.status in (Status.LOADING, Status.UNLOADING)):
+            fleet = without_place(fleet, model, event.node)
+    loads = {load.id: load.in_flight + load.queue_depth for load in event.health.models}
+    for model in reported.values():
+        fleet = _seen(fleet, event.node, model, loads.get(model.id, model.in_flight), now)
+    return fleet
+
+
+def _model_seen(fleet: Fleet, event: ev.ModelSeen, now: float) -> Fleet:
+    return _seen(fleet, event.node, event.model, event.model.in_flight, now)
+
+
+def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: float) -> Fleet:
+    """One model as its node tells it, merged with what only we know: our seats, and that a load or unload is ours."""
+    old = fleet.place(model.id, node)
+    status = _status(model.status)
+    if status is Status.FAILED:
+        return without_place(fleet, model.id, node) if old is None or not old.ours else fleet
+    if old is not None and old.ours and old.status in (Status.LOADING, Status.UNLOADING):
+        return with_seats(fleet, replace(old, loading=_loading(model.loading) or old.loading))
+    profile = fleet.profiles.get(model.id)
+    in_flight = old.in_flight if old else 0
+    place = Place(
+        model=model.id,
+        node=node,
+        status=status,
+        shares=_shares(fleet, model, node),
+        in_flight=in_flight,
+        foreign=max(0, outstanding - in_flight),
+        since=old.since if old and old.status is status else now,
+        last_used=old.last_used if old else now,
+        servable=model.servable.ok if model.servable else True,
+        reason=(model.servable.detail or model.servable.reason) if model.servable else model.error,
+        loading=_loading(model.loading),
+        pinned=old.pinned if old else bool(profile and profile.pinned) or model.pinned,
+        context=model.limit.context if model.limit else None,
+        max_output=model.limit.output if model.limit else None,
+        capabilities=tuple(model.capabilities),
+        closing=old.closing if old else False,
+        kept_until=old.kept_until if old else 0.0,
+    )
+    return with_place(fleet, place)
+
+
+def _status(text: str) -> Status:
+    """An unknown status is read as loaded, as older gateways did; `reloading` is a recovery."""
+    if text == "reloading":
+        return Status.RECOVERING
+    return Status(text) if text in Status else Status.LOADED
+
+
+def _loading(state: control.LoadingState | None) -> Loading | None:
+    return Loading(stage=state.stage, progress=state.progress, eta_s=state.eta_s) if state else None
+
+
+def _shares(fleet: Fleet, model: control.Model, node: str) -> dict[int, int]:
+    """MiB on each device: measured, else predicted, else what the profile or the preflight said."""
+    profile, fit = fleet.profiles.get(model.id), fleet.fit(model.id, node)
+    devices = model.devices or [device.index for device in fleet.nodes[node].devices[:1]]
+    total = model.vram_used_mb or model.vram_predicted_mb
+    if total is None and fit is not None:
+        total = fit.per_device_mb * len(devices)
+    if total is None:
+        total = (profile.vram_mb if profile else None) or 0
+    return {device: max(0, total) // len(devices) for device in devices} if devices else {}
+
+
+def _fitted(fleet: Fleet, event: ev.Fitted) -> Fleet:
+    if event.node not in fleet.nodes:
+        return fleet
+    fit = Fit(refusal=event.refusal)
+    if event.plan is not None:
+        shares = event.plan.shares
+        fit = Fit(
+            per_device_mb=max((share.needed_mb for share in shares), default=0),
+            devices=max(1, len(shares)),
+            warmth=event.plan.warmth,
+            context=event.plan.context or None,
+        )
+    return replace(fleet, fits={**fleet.fits, event.model: {**fleet.fits.get(event.model, {}), event.node: fit}})
+
+
+def _loaded(fleet: Fleet, event: ev.Loaded, now: float) -> Fleet:
+    place = fleet.place(event.model, event.node)
+    habit = fleet.habits.get(event.model, Habit(at=now))
+    measured = event.took_s if habit.load_s is None else 0.5 * habit.load_s + 0.5 * event.took_s
+    fleet = replace(
+        fleet,
+        habits={**fleet.habits, event.model: replace(habit, load_s=measured)},
+        wanted=_without(fleet.wanted, event.model),
+        failures={**fleet.failures, event.model: _without(fleet.failures.get(event.model, {}), event.node)},
+        clearing={node: model for node, model in fleet.clearing.items() if model != event.model},
+    )
+    if place is None:
+        return fleet
+    return with_place(
+        fleet, replace(place, status=Status.LOADED, since=now, last_used=now, loading=None, ours=False, servable=True)
+    )
+
+
+def _load_failed(fleet: Fleet, event: ev.LoadFailed, now: float) -> Fleet:
+    before = fleet.failure(event.model, event.node)
+    count = before.count + 1 if before else 1
+    until = now + min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (count - 1))
+    failure = Failure(error=event.error, count=count, until=until, status=event.status, fields=event.fields)
+    failures = {**fleet.failures, event.model: {**fleet.failures.get(event.model, {}), event.node: failure}}
+    fleet = replace(fleet, failures=failures, wanted=_without(fleet.wanted, event.model))
+    return without_place(fleet, event.model, event.node)
+
+
+def _unload_failed(fleet: Fleet, event: ev.UnloadFailed, now: float) -> Fleet:
+    place = fleet.place(event.model, event.node)
+    if place is None:
+        return fleet
+    kept = replace(place, status=Status.LOADED, ours=False, kept_until=now + KEEP_AFTER_REFUSAL_S)
+    return with_seats(fleet, kept)
+
+
+# -- the operator --
+
+
+def _wanted(fleet: Fleet, model: str, now: float) -> Fleet:
+    failures = {**fleet.failures, model: {}} if model in fleet.failures else fleet.failures
+    return replace(fleet, wanted={**fleet.wanted, model: fleet.wanted.get(model, now)}, failures=failures)
+
+
+def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
+    """Only what changed is touched: nodes that stay keep what is known of them."""
+    for gone in set(fleet.nodes) - set(event.nodes):
+        fleet = _forget(fleet, gone)
+    nodes = {name: fleet.nodes.get(name, Node(name=name)) for name in event.nodes}
+    changed = {name for name in fleet.profiles if fleet.profiles[name] != event.profiles.get(name)}
+    preload = {name: now for name, profile in event.profiles.items() if profile.preload and name not in fleet.profiles}
+    return replace(
+        fleet,
+        nodes=nodes,
+        profiles=event.profiles,
+        eviction=event.eviction,
+        max_queue=event.max_queue,
+        fits={model: there for model, there in fleet.fits.items() if model not in changed},
+        failures={model: there for model, there in fleet.failures.items() if model not in changed},
+        free={name: free for name, free in fleet.free.items() if name in nodes},
+        wanted={**fleet.wanted, **preload},
+    )

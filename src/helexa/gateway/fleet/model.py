@@ -1,0 +1,196 @@
+"""The fleet as immutable values. A change makes a new value, so a plan can be tried on a copy for nothing.
+
+msgspec's frozen structs are used in place of frozen dataclasses: building one costs a sixth, and the planner builds a
+few for each request. Memory is MiB, time is seconds on the caller's clock.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from helexa.gateway.config import Eviction, Profile
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the fleet's values."""
+
+
+class Status(StrEnum):
+    """A model on a node, as the gateway sees it."""
+
+    LOADING = "loading"
+    LOADED = "loaded"
+    RECOVERING = "recovering"
+    POISONED = "poisoned"
+    UNLOADING = "unloading"
+    FAILED = "failed"
+
+
+class Device(Value, frozen=True):
+    """A device's memory. `foreign_mb` is what no model of ours explains."""
+
+    index: int
+    name: str = ""
+    kind: str = "cuda"
+    total_mb: int = 0
+    foreign_mb: int = 0
+
+
+class Loading(Value, frozen=True):
+    stage: str = "queued"
+    progress: float | None = None
+    eta_s: float | None = None
+
+
+class Place(Value, frozen=True):
+    """A model on a node.
+
+    `in_flight` is this gateway's own ledger; `foreign` what the node's last report holds beyond it (another gateway's
+    work): it weighs in balancing, but never blocks, since a report is stale the moment it is sent. `shares` maps device
+    to MiB held. `since` is when it came to this status, `last_used` when a seat was last taken or left. `kept_until`:
+    the node refused to unload it, so it is no victim before then.
+    """
+
+    model: str
+    node: str
+    status: Status
+    shares: dict[int, int] = {}
+    in_flight: int = 0
+    foreign: int = 0
+    since: float = 0.0
+    last_used: float = 0.0
+    servable: bool = True
+    reason: str | None = None
+    loading: Loading | None = None
+    pinned: bool = False
+    context: int | None = None
+    max_output: int | None = None
+    capabilities: tuple[str, ...] = ()
+    closing: bool = False
+    """An older waiter needs this room: nothing new starts here."""
+    ours: bool = False
+    """This gateway asked for the load or unload that is under way, and will hear of its end by itself."""
+    kept_until: float = 0.0
+
+    @property
+    def ready(self) -> bool:
+        return self.status is Status.LOADED and self.servable and not self.closing
+
+    @property
+    def outstanding(self) -> int:
+        return self.in_flight + self.foreign
+
+
+class Fit(Value, frozen=True):
+    """What a node's preflight said of a model: `per_device_mb` on each of `devices` devices, or the typed refusal."""
+
+    per_device_mb: int = 0
+    devices: int = 1
+    warmth: str = "cold"
+    refusal: dict[str, Any] | None = None
+    context: int | None = None
+
+
+class Failure(Value, frozen=True):
+    """A load that failed: not tried again here before `until`."""
+
+    error: str
+    count: int
+    until: float
+    status: int = 503
+    fields: dict[str, Any] = {}
+
+
+class Node(Value, frozen=True):
+    """A host. `healthy` only after a poll has succeeded and until `misses` polls in a row have failed."""
+
+    name: str
+    healthy: bool = False
+    seen: bool = False
+    misses: int = 0
+    problem: str | None = None
+    boot_id: str = ""
+    hostname: str = ""
+    version: str = ""
+    devices: tuple[Device, ...] = ()
+    harnesses: tuple[str, ...] = ()
+    draining: bool = False
+    tripped_until: float = 0.0
+    """Circuit breaker: no new seats before this time, after transport errors in a row."""
+    trips: int = 0
+    activation: str = "ready"
+
+    def open(self, now: float) -> bool:
+        """May new work go there?"""
+        return self.healthy and not self.draining and now >= self.tripped_until
+
+
+class Ask(Value, frozen=True):
+    """A request that waits for a seat. `avoid` holds the nodes that failed it already."""
+
+    id: int
+    model: str
+    since: float
+    affinity: str | None = None
+    avoid: frozenset[str] = frozenset()
+    decision: str = ""
+
+
+class Habit(Value, frozen=True):
+    """How a model is used and what it costs to bring back; the `cost` strategy's memory.
+
+    `rate` is requests per second, an exponential mean that decays with its age since `at`.
+    """
+
+    rate: float = 0.0
+    at: float = 0.0
+    load_s: float | None = None
+
+
+class Fleet(Value, frozen=True):
+    """Everything the planner decides on.
+
+    `places`, `fits`, `failures` are model -> node -> value; `asks` is model -> ask id -> Ask in order of arrival;
+    `clearing` maps a node to the model for which room is being made there. `residents` and `free` are indexes over
+    `places`, kept by `fold`: the models on a node, and MiB free on each of its devices by device index.
+    """
+
+    profiles: dict[str, Profile] = {}
+    eviction: Eviction = Eviction()
+    nodes: dict[str, Node] = {}
+    places: dict[str, dict[str, Place]] = {}
+    fits: dict[str, dict[str, Fit]] = {}
+    failures: dict[str, dict[str, Failure]] = {}
+    asks: dict[str, dict[int, Ask]] = {}
+    clearing: dict[str, str] = {}
+    habits: dict[str, Habit] = {}
+    wanted: dict[str, float] = {}
+    """Models that are to be loaded without a request (preload, operator): model -> since when."""
+    residents: dict[str, tuple[str, ...]] = {}
+    free: dict[str, dict[int, int]] = {}
+    max_queue: int = 1024
+
+    def place(self, model: str, node: str) -> Place | None:
+        return self.places.get(model, {}).get(node)
+
+    def on_node(self, node: str) -> list[Place]:
+        return [self.places[model][node] for model in self.residents.get(node, ())]
+
+    def fit(self, model: str, node: str) -> Fit | None:
+        return self.fits.get(model, {}).get(node)
+
+    def failure(self, model: str, node: str) -> Failure | None:
+        return self.failures.get(model, {}).get(node)
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(asks) for asks in self.asks.values())
+
+    def __str__(self) -> str:
+        loaded = sum(p.status is Status.LOADED for there in self.places.values() for p in there.values())
+        flying = sum(p.in_flight for there in self.places.values() for p in there.values())
+        healthy = sum(node.healthy for node in self.nodes.values())
+        return f"{healthy}/{len(self.nodes)} nodes, {loaded} loaded, {flying} in flight, {self.waiting} waiting"

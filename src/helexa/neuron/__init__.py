@@ -1,0 +1,1 @@
+"""neuron, the daemon on each host."""

@@ -1,0 +1,1 @@
+"""What the neuron thinks: preflight, fit, admission, lifecycle. Pure: no I/O, no clock."""

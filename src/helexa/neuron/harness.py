@@ -1,0 +1,91 @@
+"""What an engine promises, and the plain values that cross into its worker process and back.
+
+An engine lives in a device worker (`device/worker.py`) and serves each loaded model over HTTP, in the OpenAI dialect,
+on a private Unix socket that the worker is told to use. The daemon relays bytes to that socket: no token of an answer
+ever becomes a Python object in the daemon. Control (load, unload, memory) goes through the worker's job channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+
+class DeviceRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A device as an engine sees it. `memory_mb` caps what helexa may use on it (MiB)."""
+
+    kind: str
+    index: int
+    memory_mb: int
+    threads: int | None = None
+
+
+class LoadOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an engine needs to load one model; made by preflight, executed as it stands.
+
+    `files` are absolute paths, the first one the entry point; `socket` is where the model must be served;
+    `context` is tokens per sequence, `slots` how many sequences decode together; `options` are the engine's own, and
+    an engine raises `BadOption` for one that it does not know.
+    """
+
+    model_id: str
+    files: tuple[str, ...]
+    devices: tuple[DeviceRef, ...]
+    socket: str
+    context: int
+    slots: int
+    options: dict[str, Any] = {}
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model once it is loaded. `used_mb` is measured (MiB), None when it cannot be."""
+
+    context_length: int
+    max_output_tokens: int
+    capabilities: tuple[str, ...]
+    used_mb: int | None
+    tool_call: bool = False
+    reasoning: bool = False
+
+
+class Report(Protocol):
+    """How an engine tells of its progress while it loads: a stage, and 0..1 in it (None: not known)."""
+
+    def __call__(self, stage: str, progress: float | None) -> None: ...
+
+
+class Resident(Protocol):
+    """One loaded model."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def unload(self) -> None:
+        """Stop serving, free the memory; returns when both are done."""
+        ...
+
+
+class Engine(Protocol):
+    """One per worker and harness. Called only from the worker's device thread."""
+
+    def load(self, order: LoadOrder, report: Report) -> Resident:
+        """Load and serve. Raises BadOption, DeviceFault (the device is lost: poisons the worker) or any other
+        exception (this load failed and left nothing behind)."""
+        ...
+
+    def memory(self) -> tuple[int, int] | None:
+        """(used, free) MiB of this worker's device as the driver reports it, or None when it cannot say."""
+        ...
+
+
+class BadOption(Exception):
+    """An option that the engine does not know, or a value it cannot use."""
+
+    def __init__(self, name: str, known: tuple[str, ...], problem: str = "") -> None:
+        self.name, self.known, self.problem = name, known, problem
+        super().__init__(problem or f"unknown option `{name}`; this engine knows {', '.join(known)}")
+
+
+class DeviceFault(Exception):
+    """The device itself failed (context lost, ECC, out of memory that left it unusable)."""

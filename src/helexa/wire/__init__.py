@@ -1,0 +1,1 @@
+"""What travels: shapes, dialects and their translation. No sockets, no clock."""

@@ -1,0 +1,191 @@
+"""The control contract between gateway and neuron: lenient in (unknown fields ignored), strict out.
+
+Field names are those of the wire; everything past the first group of a struct is an addition that older neurons do not
+send, so each addition has a default that means "not said".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Lean(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """Base of what travels: keyword-only; unknown fields from a newer peer are ignored."""
+
+
+class Device(Lean):
+    """One device of a host. `vram_total_mb` is MiB; for a CPU device it is the memory that models may use."""
+
+    index: int
+    name: str = ""
+    vram_total_mb: int = 0
+    compute_capability: str = ""
+    kind: Literal["cuda", "rocm", "metal", "cpu"] | str = "cuda"
+
+
+class Discovery(Lean):
+    hostname: str
+    os: str = ""
+    kernel: str = ""
+    cuda_version: str | None = None
+    driver_version: str | None = None
+    devices: list[Device] = []
+    harnesses: list[str] = []
+    boot_id: str = ""
+    neuron_version: str = ""
+    max_prompt_tokens: int = 0
+    disk_free_mb: int | None = None
+    cuda_unavailable_reason: str | None = None
+    formats: dict[str, list[str]] = {}
+    """harness name -> weight formats it reads ("gguf", "dense_safetensors", "any"); empty: not said."""
+
+
+class DeviceHealth(Lean):
+    index: int
+    vram_used_mb: int = 0
+    vram_free_mb: int = 0
+    utilization_pct: int | None = None
+    temp_c: int | None = None
+    worker: str = ""
+    worker_state: str = ""
+
+
+class FailedLoad(Lean):
+    model_id: str
+    error: str = ""
+
+
+class Activation(Lean):
+    """Progress of the neuron's default models; "ready" once each has loaded or failed."""
+
+    state: str = "ready"
+    pending: list[str] = []
+    in_progress: str | None = None
+    completed: list[str] = []
+    failed: list[FailedLoad] = []
+
+
+class ModelLoad(Lean):
+    id: str
+    in_flight: int = 0
+    queue_depth: int = 0
+    tok_s_prefill: float = 0.0
+    tok_s_decode: float = 0.0
+
+
+class Health(Lean):
+    uptime_secs: int = 0
+    devices: list[DeviceHealth] = []
+    activation: Activation = msgspec.field(default_factory=Activation)
+    models: list[ModelLoad] = []
+    boot_id: str = ""
+    draining: bool = False
+
+
+class LoadingState(Lean):
+    """Where a load stands. `progress` is 0..1 within the stage, or None while unknown; `eta_s` only when known."""
+
+    stage: str = "queued"
+    progress: float | None = None
+    eta_s: float | None = None
+
+
+class Servable(Lean):
+    ok: bool = True
+    reason: str | None = None
+    detail: str | None = None
+
+
+class Limit(Lean):
+    context: int = 0
+    output: int = 0
+    input: int | None = None
+
+
+class Model(Lean):
+    """One row of a neuron's `GET /models`. Statuses: loading loaded poisoned recovering unloading failed."""
+
+    id: str
+    harness: str = ""
+    status: str = "loaded"
+    devices: list[int] = []
+    vram_used_mb: int | None = None
+    capabilities: list[str] = []
+    limit: Limit | None = None
+    tool_call: bool = False
+    reasoning: bool = False
+    servable: Servable | None = None
+    loading: LoadingState | None = None
+    error: str | None = None
+    vram_predicted_mb: int | None = None
+    load_s: float | None = None
+    in_flight: int = 0
+    pinned: bool = False
+
+
+class ModelSpec(Lean):
+    """Body of `/models/load` and `/models/preflight`, and one `[[default_models]]` entry."""
+
+    model_id: str
+    harness: str | None = None
+    quant: str | None = None
+    tensor_parallel: int | None = None
+    devices: list[int] | None = None
+    context: int | None = None
+    source: str | None = None
+    options: dict[str, Any] = {}
+
+
+class PlanShare(Lean):
+    """What one device would carry, in MiB."""
+
+    device: int
+    needed_mb: int
+    weights_mb: int = 0
+    kv_mb: int = 0
+    compute_mb: int = 0
+
+
+class PlanView(Lean):
+    """What preflight decided, as the wire shows it; the loader executes just this."""
+
+    model_id: str
+    harness: str
+    format: str
+    files: list[str] = []
+    download_bytes: int = 0
+    context: int = 0
+    shares: list[PlanShare] = []
+    warmth: str = "cold"
+    """Where the weights are: "memory" (page cache), "disk", or "cold" (must be downloaded)."""
+
+
+class JobView(Lean):
+    """A load as a job that outlives its asker. state: running | loaded | failed."""
+
+    job_id: str
+    model_id: str
+    state: str = "running"
+    loading: LoadingState | None = None
+    error: dict[str, Any] | None = None
+
+
+class Unload(Lean):
+    model_id: str
+    force: bool = False
+    drain_s: float | None = None
+
+
+class Event(Lean):
+    """One line of `GET /events`: a model changed state or moved on in its load.
+
+    kind: "model" (state changed), "progress" (a load moved on), "device", "gone" (a model is no longer there).
+    """
+
+    kind: str
+    boot_id: str = ""
+    model: Model | None = None
+    device: DeviceHealth | None = None
+    model_id: str | None = None
