@@ -1,0 +1,91 @@
+"""What the planner asks the shells to do, as plain data."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Instruction(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all instructions."""
+
+
+class Seat(Instruction, frozen=True):
+    """The request may go to `node` now; its seat is counted already."""
+
+    ask: int
+    model: str
+    node: str
+
+
+class Why(StrEnum):
+    """Why a request or a load is refused."""
+
+    UNKNOWN = "unknown_model"
+    INFEASIBLE = "infeasible"
+    UNHEALTHY = "no_healthy_node"
+    FAILED = "load_failed"
+    QUEUE_FULL = "queue_full"
+    UNSERVABLE = "unservable"
+
+
+class Refuse(Instruction, frozen=True):
+    """The request cannot be served. `appraisals` is the arithmetic of each node, for those who want to know."""
+
+    ask: int
+    model: str
+    why: Why
+    message: str
+    status: int
+    retry_after: float | None = None
+    fields: dict[str, Any] = {}
+    appraisals: tuple[Appraisal, ...] = ()
+
+
+class Load(Instruction, frozen=True):
+    """Load `model` on `node`, on these devices of it."""
+
+    model: str
+    node: str
+    devices: tuple[int, ...]
+    deadline_s: float
+    appraisals: tuple[Appraisal, ...] = ()
+
+
+class Unload(Instruction, frozen=True):
+    """Take `model` off `node`. `reason` is "evicted", "idle" or "operator"; the node refuses it while it is busy."""
+
+    model: str
+    node: str
+    reason: str
+    made_for: str | None = None
+
+
+class Verdict(StrEnum):
+    """What a node can do for a model, best first."""
+
+    FITS = "fits"
+    EVICT = "fits_after_evicting"
+    BUSY = "fits_when_busy_models_end"
+    CLAIMED = "room_is_being_made_for_another"
+    BACKOFF = "failed_recently"
+    CLOSED = "node_is_not_open"
+    NEVER = "never_fits"
+
+
+class Appraisal(Instruction, frozen=True):
+    """One node weighed for one model: the verdict and its arithmetic (MiB per device)."""
+
+    node: str
+    verdict: Verdict
+    detail: str
+    needed_mb: int = 0
+    devices: tuple[int, ...] = ()
+    free_mb: tuple[int, ...] = ()
+    victims: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
+    warmth: str = "cold"
+    fields: dict[str, Any] = {}
+    until: float | None = None

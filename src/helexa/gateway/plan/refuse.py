@@ -1,0 +1,67 @@
+"""Why a request is refused, in the words and figures that its author needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helexa.gateway.fleet.model import Ask, Fleet
+from helexa.gateway.plan.instructions import Appraisal, Refuse, Verdict, Why
+
+NO_NODE_RETRY_S, UNHEALTHY_RETRY_S = 5.0, 3.0
+
+
+def refusal(fleet: Fleet, ask: Ask, found: list[Appraisal], now: float) -> Refuse:
+    """The most useful of the nodes' verdicts: a failure that will be tried again, a node that is away, or never."""
+    failed = [a for a in found if a.verdict is Verdict.BACKOFF]
+    closed = [a for a in found if a.verdict is Verdict.CLOSED]
+    if failed:
+        return _failed(ask, failed, found, now)
+    unservable = [p for p in fleet.places.get(ask.model, {}).values() if not p.servable and fleet.nodes[p.node].healthy]
+    if unservable:
+        text = "; ".join(f"{p.node}: {p.reason or 'not servable'}" for p in unservable)
+        return _refuse(ask, Why.UNSERVABLE, f"`{ask.model}` is loaded but cannot serve: {text}", 503, found, 10.0)
+    if closed or not found:
+        nodes = "; ".join(f"{a.node}: {a.detail}" for a in closed) or "no nodes are configured"
+        text = f"no node that could serve `{ask.model}` is available: {nodes}"
+        return _refuse(ask, Why.UNHEALTHY, text, 503, found, UNHEALTHY_RETRY_S if closed else NO_NODE_RETRY_S)
+    return _infeasible(ask, found)
+
+
+def _failed(ask: Ask, failed: list[Appraisal], found: list[Appraisal], now: float) -> Refuse:
+    soonest = min(failed, key=lambda a: a.until or now)
+    fields = dict(soonest.fields)
+    status = int(fields.pop("status", 503))
+    retry = max(1.0, (soonest.until or now) - now) if status != 422 else None
+    text = f"`{ask.model}` failed to load on {soonest.node}: {soonest.detail}"
+    return _refuse(ask, Why.FAILED, text, status if status in (422, 503) else 503, found, retry, fields)
+
+
+def _infeasible(ask: Ask, found: list[Appraisal]) -> Refuse:
+    """Never anywhere: 422 with each node's arithmetic. The typed refusal is a node's own where all agree on one."""
+    none: dict[str, Any] = {}
+    own = next((dict(a.fields) for a in found if a.fields.get("kind")), none)
+    own.setdefault("kind", "infeasible")
+    own["nodes"] = {a.node: {"detail": a.detail, **a.fields} for a in found}
+    text = f"no node can ever serve `{ask.model}`: " + "; ".join(f"{a.node} {a.detail}" for a in found)
+    return _refuse(ask, Why.INFEASIBLE, text, 422, found, None, own)
+
+
+def _refuse(
+    ask: Ask,
+    why: Why,
+    message: str,
+    status: int,
+    found: list[Appraisal],
+    retry_after: float | None = None,
+    fields: dict[str, Any] | None = None,
+) -> Refuse:
+    return Refuse(
+        ask=ask.id,
+        model=ask.model,
+        why=why,
+        message=message,
+        status=status,
+        retry_after=retry_after,
+        fields=fields or {},
+        appraisals=tuple(found),
+    )

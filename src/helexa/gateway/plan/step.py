@@ -1,0 +1,236 @@
+"""`step(fleet, event, now) -> (fleet, instructions)`: the gateway's whole judgement.
+
+One page of order: oldest ask first - seat, join, fit, make room, wait, refuse. Nobody loads where room is being made
+for someone older; without that law two models can chase each other's room for ever.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from msgspec.structs import replace
+
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.fleet.fold import fold, with_place, with_seats, without_ask
+from helexa.gateway.fleet.model import Ask, Fleet, Place, Status
+from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload, Verdict, Why
+from helexa.gateway.plan.place import Claims, candidates, seats
+from helexa.gateway.plan.refuse import refusal
+
+_ROOM_COMES = (Verdict.EVICT, Verdict.BUSY)
+LOAD_DEADLINE_S, LOAD_DEADLINE_S_PER_GIB = 300.0, 20.0
+
+
+def step(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Instruction]]:
+    """Fold what happened, then act on it. Deterministic: the same three arguments give the same answer."""
+    fleet = fold(fleet, event, now)
+    if isinstance(event, ev.Arrived):
+        seated = _seat_at_once(fleet, event, now)
+        if seated is not None:
+            return seated
+    if isinstance(event, ev.Finished) and not fleet.asks and not fleet.clearing:
+        return fleet, []
+    turn = _Turn(fleet, now)
+    if isinstance(event, ev.Unwanted):
+        turn.take_out(event.model, event.node)
+    turn.settle()
+    if isinstance(event, ev.Ticked):
+        turn.unload_idle()
+    return turn.fleet, turn.out
+
+
+def _seat_at_once(fleet: Fleet, event: ev.Arrived, now: float) -> tuple[Fleet, list[Instruction]] | None:
+    """The hot path: the model is there and nobody waits for it."""
+    waiting = fleet.asks[event.model]
+    if len(waiting) > 1:
+        if len(waiting) > fleet.max_queue:
+            fleet = without_ask(fleet, event.model, event.ask)
+            return fleet, [_queue_full(event.ask, event.model, len(waiting) - 1)]
+        return None
+    place = best_seat(fleet, waiting[event.ask], now)
+    if place is None:
+        return None
+    return take_seat(without_ask(fleet, event.model, event.ask), place, event.ask, now)
+
+
+def take_seat(fleet: Fleet, place: Place, ask: int, now: float) -> tuple[Fleet, list[Instruction]]:
+    fleet = with_seats(fleet, replace(place, in_flight=place.in_flight + 1, last_used=now))
+    return fleet, [Seat(ask=ask, model=place.model, node=place.node)]
+
+
+def best_seat(fleet: Fleet, ask: Ask, now: float) -> Place | None:
+    """Least outstanding work; among equals the node that this session (`affinity`) always prefers, then the name."""
+    open_to = seats(fleet, ask.model, now, ask.avoid)
+    if len(open_to) < 2:
+        return open_to[0] if open_to else None
+    return min(open_to, key=lambda place: (place.outstanding, _distance(ask.affinity, place.node), place.node))
+
+
+def _distance(affinity: str | None, node: str) -> int:
+    """Rendezvous hashing: a session keeps its node when others come and go."""
+    return zlib.crc32(f"{affinity}\0{node}".encode()) if affinity else 0
+
+
+def _queue_full(ask: int, model: str, waiting: int) -> Refuse:
+    return Refuse(
+        ask=ask,
+        model=model,
+        why=Why.QUEUE_FULL,
+        message=f"{waiting} requests wait for `{model}` already",
+        status=429,
+        retry_after=5.0,
+        fields={"waiting": waiting},
+    )
+
+
+class _Turn:
+    """One turn of planning: the fleet as it changes, and the instructions that come of it."""
+
+    def __init__(self, fleet: Fleet, now: float) -> None:
+        self.fleet = fleet
+        self.now = now
+        self.out: list[Instruction] = []
+        self.claims: Claims = {}
+        self.clearing: dict[str, str] = {}
+
+    def settle(self) -> None:
+        """Serve every model that is asked for, the one with the oldest ask first."""
+        for model in sorted(self._sought(), key=self._age):
+            self._serve(model)
+        if self.clearing != self.fleet.clearing:
+            self.fleet = replace(self.fleet, clearing=self.clearing)
+        self._reopen()
+
+    def _sought(self) -> set[str]:
+        return set(self.fleet.asks) | set(self.fleet.wanted)
+
+    def _age(self, model: str) -> tuple[float, str]:
+        oldest = next(iter(self.fleet.asks.get(model, {}).values()), None)
+        return (oldest.since if oldest else self.fleet.wanted[model], model)
+
+    def _serve(self, model: str) -> None:
+        self._seat_waiters(model)
+        asks = list(self.fleet.asks.get(model, {}).values())
+        if not asks and (model not in self.fleet.wanted or self._is_somewhere(model)):
+            self.fleet = replace(self.fleet, wanted={k: v for k, v in self.fleet.wanted.items() if k != model})
+            return
+        if self._comes(model):
+            return
+        self._find_room(model, asks)
+
+    def _seat_waiters(self, model: str) -> None:
+        for ask in list(self.fleet.asks.get(model, {}).values()):
+            place = best_seat(self.fleet, ask, self.now)
+            if place is None and ask.avoid:
+                # Every other node is out too: one more try where it failed beats a refusal.
+                place = best_seat(self.fleet, replace(ask, avoid=frozenset()), self.now)
+            if place is None:
+                return
+            self.fleet, seated = take_seat(without_ask(self.fleet, model, ask.id), place, ask.id, self.now)
+            self.out += seated
+
+    def _is_somewhere(self, model: str) -> bool:
+        return any(place.status is Status.LOADED for place in self.fleet.places.get(model, {}).values())
+
+    def _comes(self, model: str) -> bool:
+        """Loading or recovering somewhere, or loaded behind a door that closed for an older waiter: wait for it."""
+        return any(
+            place.status in (Status.LOADING, Status.RECOVERING, Status.UNLOADING) or place.closing
+            for place in self.fleet.places.get(model, {}).values()
+            if self.fleet.nodes[place.node].healthy
+        )
+
+    def _find_room(self, model: str, asks: list[Ask]) -> None:
+        found = candidates(self.fleet, model, self.now, self.claims)
+        best = self._prefer_cleared(model, found)
+        if best is not None and best.verdict is Verdict.FITS:
+            self._load(model, best, found)
+        elif best is not None and best.verdict is Verdict.EVICT:
+            self._make_room(model, best)
+        elif best is not None and best.verdict is Verdict.BUSY:
+            self._wait_for_busy(model, best, asks)
+        elif best is None or best.verdict is not Verdict.CLAIMED:
+            for ask in asks:
+                self.out.append(refusal(self.fleet, ask, found, self.now))
+                self.fleet = without_ask(self.fleet, model, ask.id)
+            if not any(a.verdict in (Verdict.BACKOFF, Verdict.CLOSED) for a in found):
+                self.fleet = replace(self.fleet, wanted={k: v for k, v in self.fleet.wanted.items() if k != model})
+
+    def _prefer_cleared(self, model: str, found: list[Appraisal]) -> Appraisal | None:
+        """A node on which room is being made for this very model stays its node, so that no second one is emptied."""
+        fits = [a for a in found if a.verdict is Verdict.FITS]
+        cleared = [a for a in found if self.fleet.clearing.get(a.node) == model and a.verdict in _ROOM_COMES]
+        choice = fits or cleared or found
+        return choice[0] if choice else None
+
+    def _load(self, model: str, chosen: Appraisal, found: list[Appraisal]) -> None:
+        shares = dict.fromkeys(chosen.devices, chosen.needed_mb)
+        profile = self.fleet.profiles.get(model)
+        place = Place(
+            model=model,
+            node=chosen.node,
+            status=Status.LOADING,
+            shares=shares,
+            since=self.now,
+            last_used=self.now,
+            pinned=bool(profile and profile.pinned),
+            ours=True,
+        )
+        self.fleet = with_place(self.fleet, place)
+        deadline = LOAD_DEADLINE_S + LOAD_DEADLINE_S_PER_GIB * sum(shares.values()) / 1024
+        self.out.append(
+            Load(model=model, node=chosen.node, devices=chosen.devices, deadline_s=deadline, appraisals=tuple(found))
+        )
+
+    def _make_room(self, model: str, chosen: Appraisal) -> None:
+        self._claim(model, chosen)
+        for victim in chosen.victims:
+            self._unload(victim, chosen.node, "evicted", model)
+
+    def _wait_for_busy(self, model: str, chosen: Appraisal, asks: list[Ask]) -> None:
+        """Claim the room; once the oldest waiter's patience is over, close the door behind those that are busy."""
+        self._claim(model, chosen)
+        if not asks or self.now - asks[0].since < self.fleet.eviction.patience_s:
+            return
+        for victim in chosen.victims:
+            place = self.fleet.place(victim, chosen.node)
+            if place is not None and place.status is Status.LOADED and not place.closing:
+                self.fleet = with_seats(self.fleet, replace(place, closing=True))
+
+    def _claim(self, model: str, chosen: Appraisal) -> None:
+        self.clearing[chosen.node] = model
+        spoken = self.claims.setdefault(chosen.node, {})
+        for device in chosen.devices or tuple(self.fleet.free.get(chosen.node, {})):
+            spoken[device] = spoken.get(device, 0) + chosen.needed_mb
+
+    def _reopen(self) -> None:
+        """A door that was closed for a waiter who is gone opens again."""
+        for there in list(self.fleet.places.values()):
+            for place in there.values():
+                if place.closing and place.node not in self.clearing:
+                    self.fleet = with_seats(self.fleet, replace(place, closing=False))
+
+    def _unload(self, model: str, node: str, reason: str, made_for: str | None = None) -> None:
+        place = self.fleet.place(model, node)
+        if place is None or place.status is Status.UNLOADING:
+            return
+        self.fleet = with_seats(
+            self.fleet, replace(place, status=Status.UNLOADING, since=self.now, ours=True, closing=False)
+        )
+        self.out.append(Unload(model=model, node=node, reason=reason, made_for=made_for))
+
+    def take_out(self, model: str, node: str | None) -> None:
+        """The operator's unload."""
+        for place in list(self.fleet.places.get(model, {}).values()):
+            if node in (None, place.node):
+                self._unload(model, place.node, "operator")
+
+    def unload_idle(self) -> None:
+        """`idle_unload_s`: models that nobody used for so long."""
+        for model, profile in self.fleet.profiles.items():
+            if profile.idle_unload_s is None or model in self.fleet.asks:
+                continue
+            for place in list(self.fleet.places.get(model, {}).values()):
+                idle = place.status is Status.LOADED and place.in_flight == 0 and not place.pinned
+                if idle and self.now - place.last_used >= profile.idle_unload_s and self.now >= place.kept_until:
+                    self._unload(model, place.node, "idle")
