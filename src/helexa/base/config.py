@@ -111,15 +111,30 @@ def overlay(table: Table, shape: type[msgspec.Struct], prefix: str, environ: Map
             if not isinstance(inner, dict):
                 raise ConfigError(path=name, problem=f"`{part}` is not a table")
             spot = cast(Table, inner)
-        spot[parts[-1]] = _value(text)
+        spot[parts[-1]] = _value(text, as_text=_is_text(_type_at(shape, parts)))
     return result
 
 
-def _value(text: str) -> object:
+def _value(text: str, *, as_text: bool) -> object:
+    """What TOML reads in `text`; a key that wants text keeps it as it stands (a token may be all digits)."""
     try:
-        return tomllib.loads(f"v = {text}")["v"]
+        value: object = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         return text
+    return text if as_text and not isinstance(value, str) else value
+
+
+def _type_at(shape: type[msgspec.Struct], parts: list[str]) -> object:
+    current: object = msgspec.inspect.type_info(shape)
+    for part in parts:
+        struct = _struct_in(current)
+        current = _step(struct, part) if struct else _element(current)
+    return current
+
+
+def _is_text(node: object) -> bool:
+    parts = node.types if isinstance(node, msgspec.inspect.UnionType) else (node,)
+    return any(isinstance(part, msgspec.inspect.StrType) for part in parts)
 
 
 def _copy(table: Table) -> Table:

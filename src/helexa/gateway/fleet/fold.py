@@ -33,6 +33,8 @@ BACKOFF_FIRST_S = 2.0
 BACKOFF_MAX_S = 300.0
 KEEP_AFTER_REFUSAL_S = 1.0
 
+_STATUSES = {str(status): status for status in Status}
+
 
 def fold(fleet: Fleet, event: ev.Event, now: float) -> Fleet:
     """The fleet after `event`. Facts about nodes or models that are not known are dropped, never an error."""
@@ -298,7 +300,7 @@ def _status(text: str) -> Status:
     """An unknown status is read as loaded, as older gateways did; `reloading` is a recovery."""
     if text == "reloading":
         return Status.RECOVERING
-    return Status(text) if text in Status else Status.LOADED
+    return _STATUSES.get(text, Status.LOADED)
 
 
 def _loading(state: control.LoadingState | None) -> Loading | None:

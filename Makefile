@@ -1,0 +1,32 @@
+# The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
+.PHONY: up setup check fix test test-slow test-all bench-gateway lock clean
+PYTHON ?= python3
+ARGS ?=
+
+up:            ## the newcomer's first command: environment, gateway, neuron and a real small model
+	@sh scripts/setup run
+	@exec .venv/bin/cortex up $(ARGS)
+
+setup:         ## the environment for development
+	@sh scripts/setup dev
+
+check: setup   ## lint, format, types, import rules
+	@sh scripts/check
+
+fix: setup     ## what the linter and formatter can mend by themselves
+	@.venv/bin/ruff check --fix src tests bench; .venv/bin/ruff format src tests bench
+
+test: setup    ## the default suite; a real model answers in it
+	@.venv/bin/python -m pytest $(ARGS)
+
+test-slow: setup  ## the slower suites: long property runs, soak
+	@.venv/bin/python -m pytest -m slow --timeout 900 $(ARGS)
+
+bench-gateway: setup  ## what a request and a streamed event cost, beside nginx and vllm-router
+	@sh scripts/bench-gateway $(ARGS)
+
+lock: setup    ## renew the exact versions
+	@sh scripts/lock
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis bench/.build

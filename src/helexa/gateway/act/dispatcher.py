@@ -1,0 +1,191 @@
+"""The only writer of the fleet: `tell(event)` folds, plans and hands out the instructions, without ever awaiting.
+
+Because it never awaits it needs no lock. Slow work (a load, an unload, a poll) is a background task that ends by
+telling an event. A request holds a `Seat`, so in-flight counts are right however it leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from helexa.base.clock import Clock
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.fleet.model import Fleet
+from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Unload
+from helexa.gateway.plan.instructions import Seat as Granted
+from helexa.gateway.plan.step import step
+
+log = logging.getLogger(__name__)
+
+Hands = Callable[[Load | Unload], None]
+Watcher = Callable[[ev.Event, list[Instruction]], None]
+
+
+class RefusedSeat(Exception):
+    """The planner refused; `refusal` says why, with the figures."""
+
+    def __init__(self, refusal: Refuse) -> None:
+        self.refusal = refusal
+        super().__init__(refusal.message)
+
+
+class Dispatcher:
+    """Owns the fleet. `hands` carries out loads and unloads; `watchers` see every event with what came of it."""
+
+    def __init__(self, clock: Clock, *, fleet: Fleet | None = None) -> None:
+        self.clock = clock
+        self.fleet = fleet or Fleet()
+        self.hands: Hands = _no_hands
+        self.watchers: list[Watcher] = []
+        self._seats: dict[int, Seat] = {}
+        self._numbers = itertools.count(1)
+        self._queue: deque[ev.Event] = deque()
+        self._telling = False
+
+    def tell(self, event: ev.Event) -> None:
+        """Take in what happened. An event told from within (by a watcher or the hands) is taken in right after."""
+        self._queue.append(event)
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._queue:
+                self._take_in(self._queue.popleft())
+        finally:
+            self._telling = False
+
+    def _take_in(self, event: ev.Event) -> None:
+        self.fleet, out = step(self.fleet, event, self.clock.now())
+        for instruction in out:
+            if isinstance(instruction, (Granted, Refuse)):
+                seat = self._seats.pop(instruction.ask, None)
+                if seat is not None:
+                    seat.settle(instruction)
+            elif isinstance(instruction, (Load, Unload)):
+                log.info("%s", _line(instruction))
+                self.hands(instruction)
+        for watcher in self.watchers:
+            watcher(event, out)
+
+    def seat(
+        self, model: str, *, affinity: str | None = None, avoid: frozenset[str] = frozenset(), decision: str = ""
+    ) -> Seat:
+        """A seat at `model`; use it as `async with`, or `ask()`, `wait()` and `leave()` by hand."""
+        return Seat(self, next(self._numbers), model, affinity, avoid, decision)
+
+    def enrol(self, seat: Seat) -> None:
+        self._seats[seat.number] = seat
+
+    def withdraw(self, seat: Seat) -> None:
+        self._seats.pop(seat.number, None)
+        self.tell(ev.Left(ask=seat.number, model=seat.model))
+
+    def tick(self) -> None:
+        self.tell(ev.Ticked())
+
+
+def _no_hands(instruction: Load | Unload) -> None:
+    log.warning("nobody is there to carry out %s", instruction)
+
+
+def _line(instruction: Load | Unload) -> str:
+    if isinstance(instruction, Load):
+        return f"load {instruction.model} on {instruction.node}, devices {list(instruction.devices)}"
+    made_for = f" for {instruction.made_for}" if instruction.made_for else ""
+    return f"unload {instruction.model} on {instruction.node}: {instruction.reason}{made_for}"
+
+
+class Seat:
+    """One request's place at a model: asked for, perhaps waited for, held, and always left."""
+
+    __slots__ = (
+        "_affinity",
+        "_avoid",
+        "_decision",
+        "_future",
+        "_held",
+        "_house",
+        "_refusal",
+        "model",
+        "node",
+        "number",
+    )
+
+    def __init__(
+        self, house: Dispatcher, number: int, model: str, affinity: str | None, avoid: frozenset[str], decision: str
+    ) -> None:
+        self._house = house
+        self.number = number
+        self.model = model
+        self.node = ""
+        self._affinity = affinity
+        self._avoid = avoid
+        self._decision = decision
+        self._future: asyncio.Future[None] | None = None
+        self._refusal: Refuse | None = None
+        self._held = False
+
+    def ask(self) -> bool:
+        """Ask for the seat; True when it was granted on the spot. Raises RefusedSeat."""
+        self._house.enrol(self)
+        self._house.tell(
+            ev.Arrived(
+                ask=self.number,
+                model=self.model,
+                affinity=self._affinity,
+                avoid=self._avoid,
+                decision=self._decision,
+            )
+        )
+        return self._settled()
+
+    async def wait(self, timeout_s: float | None) -> bool:
+        """Wait for the answer at most so long; False when it is still open. Raises RefusedSeat."""
+        if self._settled():
+            return True
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._future,), timeout=timeout_s)
+        return self._settled()
+
+    def settle(self, answer: Granted | Refuse) -> None:
+        """The planner's answer; called by the dispatcher."""
+        if isinstance(answer, Granted):
+            self.node, self._held = answer.node, True
+        else:
+            self._refusal = answer
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def _settled(self) -> bool:
+        if self._refusal is not None:
+            raise RefusedSeat(self._refusal)
+        return self._held
+
+    def leave(self, *, transport_error: bool = False) -> None:
+        """Give the seat back, or stop waiting for it. Safe to call again."""
+        if self._held:
+            self._held = False
+            self._house.tell(ev.Finished(model=self.model, node=self.node, transport_error=transport_error))
+        elif self._refusal is None and not self.node:
+            self._house.withdraw(self)
+
+    async def __aenter__(self) -> Self:
+        try:
+            if not self.ask():
+                await self.wait(None)
+        except BaseException:
+            self.leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()

@@ -1,0 +1,113 @@
+"""Loads and unloads, as the planner instructs; each ends by telling what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from helexa.base.tasks import Crew
+from helexa.gateway.act.dispatcher import Dispatcher
+from helexa.gateway.act.neuron_client import NeuronClient, NeuronNonsense, NeuronRefused, NeuronSilent
+from helexa.gateway.config import Profile
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.plan.instructions import Load, Unload
+from helexa.wire import control
+
+log = logging.getLogger(__name__)
+
+PROGRESS_GRACE_S = 60.0
+"""A load that is past its deadline goes on as long as its last progress is not older than this."""
+
+
+def spec_of(model: str, profile: Profile | None, devices: tuple[int, ...] = ()) -> control.ModelSpec:
+    """What a neuron is told to load. The id stays the catalogue's, so that both sides gate and name the same thing."""
+    if profile is None:
+        return control.ModelSpec(model_id=model, devices=list(devices) or None)
+    return control.ModelSpec(
+        model_id=model,
+        harness=profile.harness,
+        quant=profile.quant,
+        source=profile.source,
+        tensor_parallel=profile.tensor_parallel or (profile.min_devices if profile.min_devices > 1 else None),
+        devices=list(devices) or None,
+        context=profile.context,
+        options=profile.options,
+    )
+
+
+class Loader:
+    """Carries out Load and Unload. `after` is called with a node's name when something changed there."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, clients: Mapping[str, NeuronClient], crew: Crew, after: Callable[[str], None]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._clients = clients
+        self._crew = crew
+        self._after = after
+        self._progress: dict[tuple[str, str], float] = {}
+        dispatcher.watchers.append(self._watch)
+
+    def __call__(self, instruction: Load | Unload) -> None:
+        work = self._load(instruction) if isinstance(instruction, Load) else self._unload(instruction)
+        kind = "load" if isinstance(instruction, Load) else "unload"
+        self._crew.start(work, name=f"{kind} {instruction.model} on {instruction.node}")
+
+    def _watch(self, event: ev.Event, out: object) -> None:
+        if isinstance(event, ev.ModelSeen) and event.model.loading is not None:
+            self._progress[event.node, event.model.id] = self._dispatcher.clock.now()
+
+    async def _load(self, order: Load) -> None:
+        clock, began = self._dispatcher.clock, self._dispatcher.clock.now()
+        spec = spec_of(order.model, self._dispatcher.fleet.profiles.get(order.model), order.devices)
+        try:
+            await self._bounded(order, spec)
+        except (NeuronRefused, NeuronSilent, NeuronNonsense, TimeoutError) as error:
+            self._dispatcher.tell(_failure(order, error))
+        else:
+            took = clock.now() - began
+            log.info("loaded %s on %s in %.2f s", order.model, order.node, took)
+            self._dispatcher.tell(ev.Loaded(node=order.node, model=order.model, took_s=took))
+        finally:
+            self._progress.pop((order.node, order.model), None)
+        self._after(order.node)
+
+    async def _bounded(self, order: Load, spec: control.ModelSpec) -> None:
+        """The load under its deadline, which moves on while the node reports progress."""
+        work = asyncio.ensure_future(self._clients[order.node].load(spec))
+        patience = order.deadline_s
+        try:
+            while not (await asyncio.wait((work,), timeout=patience))[0]:
+                last = self._progress.get((order.node, order.model))
+                patience = PROGRESS_GRACE_S if last is None else last + PROGRESS_GRACE_S - self._dispatcher.clock.now()
+                if last is None or patience <= 0:
+                    raise TimeoutError(f"not loaded within {order.deadline_s:.0f} s and no progress")
+            work.result()
+        finally:
+            work.cancel()
+
+    async def _unload(self, order: Unload) -> None:
+        try:
+            freed = await self._clients[order.node].unload(order.model)
+        except NeuronRefused as error:
+            if error.answer_status == 404:
+                self._dispatcher.tell(ev.Unloaded(node=order.node, model=order.model))
+            else:
+                self._dispatcher.tell(ev.UnloadFailed(node=order.node, model=order.model, reason=error.message))
+        except (NeuronSilent, NeuronNonsense) as error:
+            self._dispatcher.tell(ev.UnloadFailed(node=order.node, model=order.model, reason=error.message))
+        else:
+            log.info("unloaded %s on %s, %s MiB freed", order.model, order.node, freed if freed is not None else "?")
+            self._dispatcher.tell(ev.Unloaded(node=order.node, model=order.model, freed_mb=freed))
+        self._after(order.node)
+
+
+def _failure(order: Load, error: Exception) -> ev.LoadFailed:
+    """The neuron's typed reason, whole, so that the client gets it as it was given."""
+    if isinstance(error, NeuronRefused):
+        status = 422 if error.answer_status == 422 else 503
+        return ev.LoadFailed(
+            node=order.node, model=order.model, error=error.message, status=status, fields=dict(error.facts)
+        )
+    return ev.LoadFailed(node=order.node, model=order.model, error=str(error))

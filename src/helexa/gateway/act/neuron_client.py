@@ -1,0 +1,180 @@
+"""Control calls to one neuron. Whatever goes wrong there comes out as one of three errors; nothing foreign escapes.
+
+A neuron may be old, broken or lying: answers are bounded in size and time, decoded leniently, and never trusted further
+than their types.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from helexa.base.errors import HelexaError
+from helexa.http1.client import Answer, Origin, UpstreamError
+from helexa.wire import control
+from helexa.wire.sse import SseDecoder
+
+T = TypeVar("T")
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+JSON = (b"content-type", b"application/json")
+
+
+class NeuronSilent(HelexaError):
+    """The neuron {node} did not answer: {reason}"""
+
+    code = "neuron_silent"
+    status = 503
+
+
+class NeuronNonsense(HelexaError):
+    """The neuron {node} answered something that makes no sense: {reason}"""
+
+    code = "neuron_nonsense"
+    status = 502
+
+
+class NeuronRefused(HelexaError):
+    """The neuron {node} refused: {reason}"""
+
+    code = "neuron_refused"
+    status = 502
+
+    @property
+    def answer_status(self) -> int:
+        status = self.fields.get("answer_status")
+        return status if isinstance(status, int) else 502
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The neuron's own error fields (`kind`, `needed_mb`, ...), empty when it gave only text."""
+        facts = self.fields.get("facts")
+        return facts if isinstance(facts, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+class NeuronClient:
+    """One neuron's control API. `origin` is shared with the data path."""
+
+    def __init__(self, name: str, origin: Origin, *, token: str | None, timeout_s: float) -> None:
+        self.name = name
+        self.origin = origin
+        self._headers = [(b"authorization", b"Bearer " + token.encode())] if token else []
+        self._timeout_s = timeout_s
+
+    async def health(self) -> control.Health:
+        return await self._get("/health", control.Health)
+
+    async def models(self) -> tuple[control.Model, ...]:
+        return tuple(await self._get("/models", list[control.Model]))
+
+    async def discovery(self) -> control.Discovery:
+        return await self._get("/discovery", control.Discovery)
+
+    async def preflight(self, spec: control.ModelSpec) -> control.PlanView | None:
+        """What loading would take there; None when this neuron cannot say. Raises NeuronRefused for a typed no."""
+        try:
+            answer = await self._call("POST", "/models/preflight", spec, self._timeout_s * 6)
+        except NeuronRefused as error:
+            if error.answer_status in (404, 405, 501):
+                return None
+            raise
+        return self._decode(answer, _Preflight).plan
+
+    async def load(self, spec: control.ModelSpec) -> None:
+        """Returns when the model is loaded. No time limit here: the loader keeps the deadline."""
+        try:
+            await self._call("POST", "/models/load", spec, None)
+        except NeuronRefused as error:
+            if "already loaded" not in error.message:
+                raise
+
+    async def unload(self, model: str, *, drain_s: float | None = None) -> int | None:
+        """MiB freed, None when the neuron does not say."""
+        body = control.Unload(model_id=model, drain_s=drain_s)
+        answer = await self._call("POST", "/models/unload", body, self._timeout_s * 6 + (drain_s or 0.0))
+        return self._decode(answer, _Freed).freed_mb
+
+    async def recycle(self, device: int) -> None:
+        await self._call("POST", f"/devices/{device}/recycle", {}, None)
+
+    async def events(self) -> AsyncIterator[control.Event]:
+        """The neuron's event stream, until it ends. Raises NeuronSilent or NeuronNonsense."""
+        answer = await self._ask("GET", "/events", b"", self._timeout_s)
+        if answer.status != 200:
+            await answer.close()
+            raise NeuronRefused(node=self.name, reason=f"HTTP {answer.status} for /events", answer_status=answer.status)
+        decoder = SseDecoder()
+        try:
+            async for piece in answer.chunks():
+                for event in decoder.feed(piece):
+                    yield self._decode(event.data, control.Event)
+        except UpstreamError as error:
+            raise NeuronSilent(node=self.name, reason=str(error)) from error
+        finally:
+            await answer.close()
+
+    async def _get(self, path: str, shape: type[T]) -> T:
+        return self._decode(await self._call("GET", path, None, self._timeout_s), shape)
+
+    async def _call(self, method: str, path: str, body: object, timeout_s: float | None) -> bytes:
+        payload = b"" if body is None else msgspec.json.encode(body)
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._ask(method, path, payload, None)
+                async with answer:
+                    text = await answer.read(MAX_ANSWER_BYTES)
+        except TimeoutError:
+            raise NeuronSilent(node=self.name, reason=f"no answer to {path} within {timeout_s:g} s") from None
+        except UpstreamError as error:
+            raise NeuronSilent(node=self.name, reason=str(error)) from error
+        if answer.status >= 300:
+            raise self._refused(answer.status, text)
+        return text
+
+    async def _ask(self, method: str, path: str, body: bytes, timeout_s: float | None) -> Answer:
+        headers = [*self._headers, JSON] if body else self._headers
+        try:
+            return await self.origin.request(method.encode(), path.encode(), headers, body, head_timeout_s=timeout_s)
+        except UpstreamError as error:
+            raise NeuronSilent(node=self.name, reason=str(error)) from error
+
+    def _decode(self, text: bytes, shape: type[T]) -> T:
+        try:
+            return msgspec.json.decode(text, type=shape)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise NeuronNonsense(node=self.name, reason=str(error)) from error
+
+    def _refused(self, status: int, text: bytes) -> NeuronRefused:
+        facts, message = _explain(text)
+        return NeuronRefused(
+            message or f"HTTP {status}", node=self.name, reason=message, answer_status=status, facts=facts
+        )
+
+
+class _Preflight(control.Lean):
+    plan: control.PlanView | None = None
+
+
+class _Freed(control.Lean):
+    freed_mb: int | None = None
+
+
+def _explain(text: bytes) -> tuple[dict[str, Any], str]:
+    """Both shapes of a neuron's error: `{"error": "text"}` and `{"error": {"kind"|"message", ...}}`."""
+    try:
+        error = msgspec.json.decode(text, type=dict[str, Any]).get("error")
+    except msgspec.DecodeError:
+        return {}, text[:300].decode(errors="replace")
+    if isinstance(error, dict):
+        facts: dict[str, Any] = {str(key): value for key, value in error.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return facts, str(facts.get("message") or facts.get("kind") or "refused")
+    return {}, str(error)
+
+
+def model_path(model: str) -> str:
+    """`/models/{id}` with the id URL-encoded, slashes too."""
+    return f"/models/{quote(model, safe='')}"

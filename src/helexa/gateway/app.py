@@ -1,0 +1,258 @@
+"""Assembly: configuration -> fleet -> tasks -> servers. The one file that knows every part of the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from helexa.base.clock import Clock, SystemClock
+from helexa.base.errors import HelexaError
+from helexa.base.tasks import Crew
+from helexa.gateway import config as cfg
+from helexa.gateway.act.dispatcher import Dispatcher
+from helexa.gateway.act.loader import Loader
+from helexa.gateway.act.neuron_client import NeuronClient
+from helexa.gateway.act.poller import NodeWatch
+from helexa.gateway.act.proxy import Headers, Proxy
+from helexa.gateway.edge import admin, render
+from helexa.gateway.edge.access import AccessLog
+from helexa.gateway.edge.door import Door, refuse_framing
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.fleet.catalogue import Names, entry, listing
+from helexa.gateway.fleet.model import Fleet
+from helexa.gateway.flow import Flow
+from helexa.gateway.metrics import Metrics
+from helexa.gateway.plan.instructions import Instruction, Unload
+from helexa.http1.bridge import asgi_handler
+from helexa.http1.client import Origin
+from helexa.http1.limits import Limits
+from helexa.http1.server import Reply, Request, Server
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+DRAIN_S = 30.0
+
+
+class Cortex:
+    """A running gateway. `paths` are where a reload reads from; None in tests that configure by value."""
+
+    def __init__(
+        self,
+        config: cfg.CortexConfig,
+        models: cfg.ModelsFile,
+        *,
+        clock: Clock | None = None,
+        read: Callable[[], tuple[cfg.CortexConfig, cfg.ModelsFile]] | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._config, self._file = config, models
+        self._read = read
+        self._names = Names(models)
+        self._started = int(self._clock.wall())
+        self.dispatcher = Dispatcher(self._clock)
+        self.metrics = Metrics(lambda: self.dispatcher.fleet)
+        self.crew = Crew()
+        self._origins: dict[str, tuple[Origin, Headers]] = {}
+        self._clients: dict[str, NeuronClient] = {}
+        self._watches: dict[str, NodeWatch] = {}
+        self._loops: dict[str, list[asyncio.Task[None]]] = {}
+        self._feeds: set[asyncio.Queue[bytes]] = set()
+        self.access = AccessLog(config.log.style)
+        self.dispatcher.hands = Loader(self.dispatcher, self._clients, self.crew, self._poll_soon)
+        self.dispatcher.watchers += [self._count, self._publish]
+        self.server = self._make_server()
+        self.metrics_server = Server(self._serve_metrics)
+
+    # -- what the operator API needs (edge.admin.Desk) --
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.dispatcher.fleet
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def tell(self, event: ev.Event) -> None:
+        self.dispatcher.tell(event)
+
+    def resolve(self, name: str) -> str:
+        return self._names.resolve(self.fleet, name)
+
+    def catalogue(self) -> list[dict[str, Any]]:
+        return listing(self.fleet, self._names, self._judge, self._started)
+
+    def entry(self, name: str) -> dict[str, Any]:
+        model = self.resolve(name)
+        shown = entry(self.fleet, self._names, self._judge, model, self._started)
+        return shown if name == model else {**shown, "id": name, "alias_of": model, "aliases": []}
+
+    def _judge(self, model: str) -> list[Any]:
+        return render.judge(self.fleet, model, self.now())
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the files again and touch only what changed. A bad file changes nothing: raises ConfigError."""
+        if self._read is None:
+            return {"changed": []}
+        config, models = self._read()
+        changed = [name for name in config.__struct_fields__ if getattr(config, name) != getattr(self._config, name)]
+        changed += ["models"] if models != self._file else []
+        self._config, self._file, self._names = config, models, Names(models)
+        self._apply()
+        return {"changed": changed}
+
+    async def feed(self) -> AsyncIterator[bytes]:
+        """Server-sent events of what the planner decides, for dashboards."""
+        queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=256)
+        self._feeds.add(queue)
+        try:
+            yield b": hello\n\n"
+            while True:
+                yield await queue.get()
+        finally:
+            self._feeds.discard(queue)
+
+    # -- running --
+
+    async def start(self) -> list[str]:
+        """Bind, configure, begin to watch the nodes. Returns the addresses that are served."""
+        gateway = self._config.gateway
+        host, port = cfg.parse_address(gateway.listen, "gateway.listen")
+        bound = await self.server.listen(host, port, ssl=_tls(gateway))
+        await self.metrics_server.listen(*cfg.parse_address(gateway.metrics_listen, "gateway.metrics_listen"))
+        self._apply()
+        self.crew.loop(self._tick, name="tick", clock=self._clock, every_s=TICK_S)
+        self.crew.loop(self.access.flush, name="access log", clock=self._clock, every_s=0.25)
+        return [f"{'https' if gateway.tls_cert else 'http'}://{host}:{port}" for host, port in bound]
+
+    async def stop(self, timeout_s: float = DRAIN_S) -> None:
+        """Nothing new, what runs may end, bounded; then out."""
+        await self.server.drain(timeout_s)
+        await self.metrics_server.drain(0.0)
+        await self.crew.dismiss()
+        for origin, _ in self._origins.values():
+            await origin.aclose()
+        await self.access.flush()
+
+    def _make_server(self) -> Server:
+        limits = Limits(max_body_bytes=self._config.gateway.max_body_mb * 1024 * 1024)
+        proxy = Proxy(self._origins, self._clock)
+        flow = Flow(
+            self.dispatcher,
+            proxy,
+            self.metrics,
+            self._clock,
+            names=lambda: self._names,
+            max_wait_s=lambda: self._config.gateway.max_wait_s,
+            log=self.access.add,
+        )
+        door = Door(flow, asgi_handler(admin.build(self)), entries=self.catalogue, entry=self.entry)
+        return Server(door, limits=limits, refuse=refuse_framing)
+
+    def _apply(self) -> None:
+        """Bring connections, watches and the fleet in line with the configuration."""
+        wanted = {neuron.name: neuron for neuron in self._config.neurons}
+        for name in set(self._clients) - set(wanted):
+            self._drop_node(name)
+        for name, neuron in wanted.items():
+            if name not in self._clients:
+                self._add_node(neuron)
+        self.dispatcher.tell(
+            ev.Configured(
+                profiles={profile.id: profile for profile in self._file.models},
+                eviction=self._config.eviction,
+                nodes=tuple(wanted),
+                max_queue=self._config.gateway.max_queue,
+            )
+        )
+        for name, watch in self._watches.items():
+            watch.forget_fits()
+            if name not in self._loops:
+                self._loops[name] = watch.start(self.crew)
+
+    def _add_node(self, neuron: cfg.Neuron) -> None:
+        origin = Origin.from_url(neuron.endpoint)
+        headers = [(b"authorization", b"Bearer " + neuron.token.encode())] if neuron.token else []
+        self._origins[neuron.name] = (origin, headers)
+        polling = self._config.polling
+        client = NeuronClient(neuron.name, origin, token=neuron.token, timeout_s=polling.timeout_s)
+        self._clients[neuron.name] = client
+        self._watches[neuron.name] = NodeWatch(client, self.dispatcher, polling, self._clock)
+
+    def _drop_node(self, name: str) -> None:
+        for task in self._loops.pop(name, []):
+            task.cancel()
+        del self._watches[name], self._clients[name], self._origins[name]
+
+    def _poll_soon(self, node: str) -> None:
+        if node in self._watches:
+            self._watches[node].poll_now()
+
+    async def _tick(self) -> None:
+        self.dispatcher.tick()
+
+    def _count(self, event: ev.Event, out: list[Instruction]) -> None:
+        for one in out:
+            if isinstance(one, Unload):
+                self.metrics.evicted(one.model, one.node, one.reason)
+
+    def _publish(self, event: ev.Event, out: list[Instruction]) -> None:
+        if not self._feeds or isinstance(event, (ev.Arrived, ev.Finished, ev.Ticked)):
+            return
+        line = {"event": type(event).__name__, "actions": [render.instruction(one) for one in out]}
+        for queue in self._feeds:
+            with contextlib.suppress(asyncio.QueueFull):  # a dashboard that does not read misses news, nothing else
+                queue.put_nowait(b"data: " + msgspec.json.encode(line) + b"\n\n")
+
+    async def _serve_metrics(self, request: Request, reply: Reply) -> None:
+        if request.path != "/metrics":
+            reply.send(404, [(b"content-type", b"text/plain")], b"try /metrics\n")
+            return
+        kind, text = self.metrics.scrape()
+        reply.send(200, [(b"content-type", kind.encode())], text)
+
+
+def _tls(gateway: cfg.Gateway) -> ssl.SSLContext | None:
+    if gateway.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(gateway.tls_cert, gateway.tls_key)
+    return context
+
+
+def read_files(path: Path) -> tuple[cfg.CortexConfig, cfg.ModelsFile]:
+    """cortex.toml and the models.toml it names (relative to it). Raises ConfigError."""
+    config = cfg.load_cortex(path, os.environ)
+    return config, cfg.load_models(path.parent / config.models_config)
+
+
+async def run(path: Path, ready: Callable[[list[str]], None]) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reloads."""
+    config, models = read_files(path)
+    cortex = Cortex(config, models, read=lambda: read_files(path))
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, over.set)
+
+    async def reload() -> None:
+        try:
+            log.info("reloaded: %s", await cortex.reload())
+        except HelexaError as error:
+            log.error("not reloaded, nothing changed: %s", error)
+
+    loop.add_signal_handler(signal.SIGHUP, lambda: cortex.crew.start(reload(), name="reload"))
+    began = time.monotonic()
+    ready(await cortex.start())
+    log.info("serving after %.2f s", time.monotonic() - began)
+    await over.wait()
+    await cortex.stop()

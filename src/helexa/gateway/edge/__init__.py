@@ -1,0 +1,1 @@
+"""The front door: HTTP in, the dialects' own shapes out."""

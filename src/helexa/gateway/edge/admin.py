@@ -1,0 +1,193 @@
+"""The operator API and the health pages: an ordinary ASGI application, reached through the bridge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+import helexa
+from helexa.base.errors import Conflict, HelexaError, InvalidRequest, NotFound
+from helexa.base.ids import fresh
+from helexa.gateway.edge import render
+from helexa.gateway.edge.page import PAGE
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.fleet.model import Fleet
+from helexa.gateway.plan.place import candidates
+from helexa.gateway.plan.step import step
+from helexa.wire import envelopes
+
+T = TypeVar("T")
+
+
+class Desk(Protocol):
+    """What the operator API needs of the gateway."""
+
+    @property
+    def fleet(self) -> Fleet: ...
+    def now(self) -> float: ...
+    def tell(self, event: ev.Event) -> None: ...
+    def resolve(self, name: str) -> str: ...
+    def catalogue(self) -> list[dict[str, Any]]: ...
+    async def reload(self) -> dict[str, Any]: ...
+    def feed(self) -> AsyncIterator[bytes]: ...
+
+
+class _Named(msgspec.Struct):
+    model: str
+    node: str | None = None
+
+
+class _Plan(msgspec.Struct):
+    model: str | None = None
+    unload: str | None = None
+    drain: str | None = None
+
+
+class _Pin(msgspec.Struct):
+    model: str
+    pinned: bool = True
+    node: str | None = None
+
+
+class _Drain(msgspec.Struct):
+    node: str
+    drain: bool = True
+
+
+def build(desk: Desk) -> Starlette:
+    """The ASGI application over `desk`."""
+    there = _Admin(desk)
+    routes = [
+        Route("/", there.hello, methods=["GET", "HEAD"]),
+        Route("/api/hello", there.hello, methods=["GET", "HEAD"]),
+        Route("/health", there.health),
+        Route("/version", there.version),
+        Route("/ui", there.ui),
+        Route("/cortex/v1/nodes", there.nodes),
+        Route("/cortex/v1/models", there.models),
+        Route("/cortex/v1/events", there.events),
+        Route("/cortex/v1/load", there.load, methods=["POST"]),
+        Route("/cortex/v1/unload", there.unload, methods=["POST"]),
+        Route("/cortex/v1/pin", there.pin, methods=["POST"]),
+        Route("/cortex/v1/drain", there.drain, methods=["POST"]),
+        Route("/cortex/v1/plan", there.plan, methods=["POST"]),
+        Route("/cortex/v1/reload", there.reload, methods=["POST"]),
+    ]
+    return Starlette(routes=routes, exception_handlers={HelexaError: _refuse, 404: _missing, 405: _missing})
+
+
+def json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HelexaError)
+    status, headers, body = envelopes.openai(error, request_id=request.headers.get("x-request-id") or fresh("req_"))
+    return Response(body, status, dict(headers))
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    return await _refuse(request, NotFound(path=request.url.path))
+
+
+class _Admin:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def hello(self, request: Request) -> Response:
+        return json({} if request.method == "HEAD" else render.health(self._desk.fleet))
+
+    async def health(self, request: Request) -> Response:
+        return json(render.health(self._desk.fleet))
+
+    async def version(self, request: Request) -> Response:
+        return json({"package_version": helexa.__version__, "name": "cortex"})
+
+    async def ui(self, request: Request) -> Response:
+        return HTMLResponse(PAGE)
+
+    async def nodes(self, request: Request) -> Response:
+        return json({"nodes": render.nodes(self._desk.fleet, self._desk.now())})
+
+    async def models(self, request: Request) -> Response:
+        return json({"models": self._desk.catalogue()})
+
+    async def events(self, request: Request) -> Response:
+        return StreamingResponse(self._desk.feed(), media_type="text/event-stream")
+
+    async def load(self, request: Request) -> Response:
+        """Ask for a model to be loaded; the answer does not wait for it."""
+        model = self._desk.resolve((await _body(request, _Named)).model)
+        self._desk.tell(ev.Wanted(model=model))
+        return json({"status": "accepted", "model": model}, 202)
+
+    async def unload(self, request: Request) -> Response:
+        asked = await _body(request, _Named)
+        model = self._desk.resolve(asked.model)
+        there = self._desk.fleet.places.get(model, {})
+        if not there or (asked.node is not None and asked.node not in there):
+            raise NotFound(f"`{model}` is not loaded{f' on {asked.node}' if asked.node else ''}")
+        busy = [place.node for place in there.values() if place.in_flight]
+        if busy:
+            raise Conflict(f"`{model}` has requests in flight on {', '.join(busy)}; drain the node or wait")
+        self._desk.tell(ev.Unwanted(model=model, node=asked.node))
+        return json({"status": "accepted", "model": model}, 202)
+
+    async def pin(self, request: Request) -> Response:
+        asked = await _body(request, _Pin)
+        model = self._desk.resolve(asked.model)
+        nodes = [node for node in self._desk.fleet.places.get(model, {}) if asked.node in (None, node)]
+        if not nodes:
+            raise NotFound(f"`{model}` is not loaded; pin it in models.toml or load it first")
+        for node in nodes:
+            self._desk.tell(ev.Pinned(model=model, node=node, pinned=asked.pinned))
+        return json({"model": model, "pinned": asked.pinned, "nodes": nodes})
+
+    async def drain(self, request: Request) -> Response:
+        asked = await _body(request, _Drain)
+        if asked.node not in self._desk.fleet.nodes:
+            known = ", ".join(self._desk.fleet.nodes) or "none"
+            raise NotFound(f"there is no node `{asked.node}`; nodes: {known}")
+        self._desk.tell(ev.Drained(node=asked.node, draining=asked.drain))
+        return json({"node": asked.node, "draining": asked.drain})
+
+    async def plan(self, request: Request) -> Response:
+        """A dry run: the very planner, on a copy that is thrown away."""
+        asked = await _body(request, _Plan)
+        fleet, now = self._desk.fleet, self._desk.now()
+        event, model = self._meant(asked)
+        after, out = step(fleet, event, now)
+        shown: dict[str, Any] = {"actions": [render.instruction(one) for one in out]}
+        if model is not None:
+            shown["model"] = model
+            shown["candidates"] = [render.appraisal(found) for found in candidates(fleet, model, now)]
+            shown["waits"] = model in after.asks
+            habit = fleet.habits.get(model)
+            shown |= {"expected_load_s": habit.load_s} if habit and habit.load_s is not None else {}
+        return json(shown)
+
+    def _meant(self, asked: _Plan) -> tuple[ev.Event, str | None]:
+        if asked.model is not None:
+            model = self._desk.resolve(asked.model)
+            return ev.Arrived(ask=-1, model=model), model
+        if asked.unload is not None:
+            return ev.Unwanted(model=self._desk.resolve(asked.unload)), None
+        if asked.drain is not None:
+            return ev.Drained(node=asked.drain, draining=True), None
+        raise InvalidRequest("give one of `model`, `unload`, `drain`", param="model")
+
+    async def reload(self, request: Request) -> Response:
+        return json(await self._desk.reload())
+
+
+async def _body(request: Request, shape: type[T]) -> T:
+    try:
+        return msgspec.json.decode(await request.body(), type=shape)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(str(error), param=None) from error

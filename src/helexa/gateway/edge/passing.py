@@ -1,0 +1,83 @@
+"""A request whose dialect the neuron speaks itself: its bytes go through as they are."""
+
+from __future__ import annotations
+
+from helexa.base.errors import HelexaError
+from helexa.gateway.act.proxy import Headers
+from helexa.http1.server import Request
+from helexa.wire import envelopes
+from helexa.wire.peek import peek, rewrite_model
+from helexa.wire.sse import COMMENT, DONE
+
+SESSION_HEADERS = (
+    b"x-session-affinity",
+    b"x-claude-code-session-id",
+    b"x-session-id",
+    b"x-affinity",
+    b"session-id",
+)
+"""What coding clients send to say which conversation this is, most telling first."""
+
+
+def session_of(request: Request) -> str | None:
+    """The client's own key for its session, from whichever header it uses."""
+    for name in SESSION_HEADERS:
+        if (value := request.header(name)) is not None:
+            return value.decode("latin-1")
+    return None
+
+
+def openai_refusal(error: HelexaError, request_id: str) -> tuple[int, Headers, bytes]:
+    """An error answer in OpenAI's envelope, request ids among its headers."""
+    status, headers, body = envelopes.openai(error, request_id=request_id)
+    return status, [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers], body
+
+
+class Passing:
+    """Chat completions, completions, embeddings: OpenAI's dialect on both sides."""
+
+    __slots__ = ("_body", "affinity", "asked", "endpoint", "stream")
+
+    def __init__(self, request: Request, endpoint: str) -> None:
+        found = peek(request.body)
+        self._body = request.body
+        self.endpoint = endpoint
+        self.asked = found.model
+        self.stream = bool(found.stream)
+        self.affinity = session_of(request)
+
+    def body_for(self, model: str) -> bytes:
+        return self._body if model == self.asked else rewrite_model(self._body, model)
+
+    def opening(self) -> bytes:
+        """A valid first chunk that says nothing yet: resets the idle timers that comments do not reset."""
+        if self.endpoint != "/v1/chat/completions":
+            return COMMENT
+        return b'data: {"id":"chatcmpl-pending","object":"chat.completion.chunk","created":0,"model":"","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'  # noqa: E501
+
+    def keepalive(self) -> bytes:
+        return COMMENT
+
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+    def end(self, tail: bytes) -> bytes:
+        """Nothing after a proper end; an error event after a stream that just stopped."""
+        closing = tail.rstrip()
+        if closing.endswith(DONE.rstrip()) or b'data: {"error"' in closing:
+            return b""
+        lost = HelexaError("the stream ended before the answer was complete")
+        return self.fail(lost)
+
+    def answer(self, body: bytes) -> bytes:
+        return body
+
+    def fail(self, error: HelexaError) -> bytes:
+        return envelopes.chat_event(error)
+
+    def refuse(self, error: HelexaError, request_id: str) -> tuple[int, Headers, bytes]:
+        return openai_refusal(error, request_id)
+
+    def passed_error(self, status: int, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
+        """The neuron's own envelope, as it is."""
+        return status, headers, body

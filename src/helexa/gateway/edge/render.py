@@ -1,0 +1,113 @@
+"""The fleet as JSON for operators: plain dicts, one function a noun."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helexa.gateway.fleet.catalogue import Verdict as Judged
+from helexa.gateway.fleet.model import Fleet, Node, Place
+from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload, Verdict
+from helexa.gateway.plan.place import candidates
+
+
+def judge(fleet: Fleet, model: str, now: float) -> list[Judged]:
+    """Each node's verdict on a model, as the catalogue shows it: feasible unless the totals say never."""
+    return [
+        Judged(
+            node=found.node,
+            feasible=found.verdict is not Verdict.NEVER,
+            detail=found.detail,
+            needed_mb=found.needed_mb * max(1, len(found.devices)),
+            failed=found.verdict is Verdict.BACKOFF,
+        )
+        for found in candidates(fleet, model, now)
+        if fleet.nodes[found.node].seen
+    ]
+
+
+def health(fleet: Fleet) -> dict[str, Any]:
+    """200 always; `degraded` without a healthy node, `impaired` while something that is loaded cannot serve."""
+    healthy = sum(node.healthy for node in fleet.nodes.values())
+    unservable = [
+        {"node": place.node, "model": place.model, "reason": str(place.status), "detail": place.reason}
+        for there in fleet.places.values()
+        for place in there.values()
+        if not place.servable or place.status == "poisoned"
+    ]
+    status = "degraded" if not healthy else "impaired" if unservable else "ok"
+    shown: dict[str, Any] = {"status": status, "nodes": {"healthy": healthy, "total": len(fleet.nodes)}}
+    return shown | ({"unservable": unservable} if unservable else {})
+
+
+def nodes(fleet: Fleet, now: float) -> list[dict[str, Any]]:
+    return [node(fleet, one, now) for one in fleet.nodes.values()]
+
+
+def node(fleet: Fleet, one: Node, now: float) -> dict[str, Any]:
+    free = fleet.free.get(one.name, {})
+    return {
+        "name": one.name,
+        "hostname": one.hostname,
+        "healthy": one.healthy,
+        "draining": one.draining,
+        "problem": one.problem,
+        "circuit": "open" if now < one.tripped_until else "closed",
+        "activation": one.activation,
+        "version": one.version,
+        "harnesses": list(one.harnesses),
+        "devices": [
+            {
+                "index": device.index,
+                "name": device.name,
+                "kind": device.kind,
+                "total_mb": device.total_mb,
+                "foreign_mb": device.foreign_mb,
+                "free_mb": free.get(device.index, 0),
+            }
+            for device in one.devices
+        ],
+        "models": [place(one_place, now) for one_place in fleet.on_node(one.name)],
+    }
+
+
+def place(one: Place, now: float) -> dict[str, Any]:
+    return {
+        "model": one.model,
+        "status": str(one.status),
+        "in_flight": one.in_flight,
+        "elsewhere_in_flight": one.foreign,
+        "memory_mb": sum(one.shares.values()) or None,
+        "pinned": one.pinned,
+        "for_s": round(max(0.0, now - one.since), 1),
+        "idle_s": round(max(0.0, now - one.last_used), 1) if not one.in_flight else 0.0,
+        "loading": {"stage": one.loading.stage, "progress": one.loading.progress} if one.loading else None,
+        "reason": one.reason,
+    }
+
+
+def appraisal(found: Appraisal) -> dict[str, Any]:
+    return {
+        "node": found.node,
+        "verdict": str(found.verdict),
+        "detail": found.detail,
+        "needed_mb": found.needed_mb,
+        "devices": list(found.devices),
+        "free_mb": list(found.free_mb),
+        "evicts": list(found.victims),
+        "waits_for": list(found.waits_for),
+    }
+
+
+def instruction(one: Instruction) -> dict[str, Any]:
+    """What the planner decided, for the dry run."""
+    match one:
+        case Seat():
+            return {"action": "seat", "model": one.model, "node": one.node}
+        case Load():
+            return {"action": "load", "model": one.model, "node": one.node, "devices": list(one.devices)}
+        case Unload():
+            return {"action": "unload", "model": one.model, "node": one.node, "reason": one.reason}
+        case Refuse():
+            return {"action": "refuse", "model": one.model, "why": str(one.why), "message": one.message}
+        case _:
+            return {"action": type(one).__name__.lower()}

@@ -1,0 +1,143 @@
+"""What a request cost: tokens and times, read off the bytes that pass, without parsing a stream again."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from helexa.gateway.metrics import Metrics
+
+
+class PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """Tokens as the neuron counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+    @property
+    def cached(self) -> int:
+        return (self.prompt_tokens_details.cached_tokens or 0) if self.prompt_tokens_details else 0
+
+
+class Timings(msgspec.Struct):
+    """llama.cpp's own count, on the last chunk of every stream."""
+
+    prompt_n: int = 0
+    cache_n: int = 0
+    predicted_n: int = 0
+
+
+class _Told(msgspec.Struct):
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Told)
+TAIL_PIECES = 12
+
+
+def usage_in(document: bytes) -> Usage | None:
+    """Usage of one JSON answer or stream event; None when it tells none."""
+    try:
+        told = _DECODER.decode(document)
+    except msgspec.DecodeError:
+        return None
+    if told.usage is not None:
+        return told.usage
+    if told.timings is None:
+        return None
+    found = told.timings
+    return Usage(
+        prompt_tokens=found.prompt_n + found.cache_n,
+        completion_tokens=found.predicted_n,
+        prompt_tokens_details=PromptDetails(cached_tokens=found.cache_n),
+    )
+
+
+class Tail:
+    """The last pieces of a stream: enough to see how it ended and what it cost."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque(maxlen=TAIL_PIECES)
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def text(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def usage(self) -> Usage | None:
+        """The newest usage among the last events."""
+        for line in reversed(self.text().split(b"\n")):
+            if line.startswith(b"data:") and (b'"usage"' in line or b'"timings"' in line):
+                found = usage_in(line[5:])
+                if found is not None:
+                    return found
+        return None
+
+
+class Journey:
+    """One request's times, on the dispatcher's clock, and what came of it."""
+
+    __slots__ = (
+        "asked",
+        "began",
+        "decision",
+        "endpoint",
+        "first",
+        "model",
+        "node",
+        "request_id",
+        "seated",
+        "stream",
+        "waited",
+    )
+
+    def __init__(
+        self, *, began: float, request_id: str, decision: str, endpoint: str, asked: str, stream: bool
+    ) -> None:
+        self.began = began
+        self.request_id = request_id
+        self.decision = decision
+        self.endpoint = endpoint
+        self.asked = asked
+        self.stream = stream
+        self.model = ""
+        self.node = ""
+        self.seated: float | None = None
+        self.first: float | None = None
+        self.waited = False
+
+
+def settle(metrics: Metrics, journey: Journey, usage: Usage | None, now: float, error: str | None) -> None:
+    """Count one finished request."""
+    cell = metrics.cell(journey.model or journey.asked, journey.node)
+    cell.requests += 1
+    cell.duration.add(now - journey.began)
+    if error is not None:
+        cell.errors[error] = cell.errors.get(error, 0) + 1
+    if journey.seated is not None:
+        cell.wait.add(journey.seated - journey.began)
+        cell.cold_starts += journey.waited
+    if journey.first is not None:
+        cell.ttft.add(journey.first - journey.began)
+    if usage is None:
+        return
+    cell.prompt_tokens += usage.prompt_tokens
+    cell.completion_tokens += usage.completion_tokens
+    cell.cached_tokens += usage.cached
+    if journey.stream and journey.first is not None and usage.completion_tokens > 1 and now > journey.first:
+        cell.speed.add((usage.completion_tokens - 1) / (now - journey.first))

@@ -1,0 +1,288 @@
+"""The grammar of HTTP/1.1 as this room speaks it: a request's head in, heads and chunks out. No I/O.
+
+Strict on purpose: whatever two readers could take differently is refused, never repaired. The request line is matched
+here because llhttp lets some of it through (two spaces, RTSP, no version at all); field syntax and the rules on
+Content-Length and Transfer-Encoding are llhttp's, checked again where a wrong guess would be request smuggling.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from helexa.http1.limits import Limits
+
+Header = tuple[bytes, bytes]
+
+METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+BODILESS = frozenset((204, 304))
+
+_REQUEST_LINE = re.compile(rb"([A-Z]+) ([!-~]+) HTTP/1\.([01])\r\n")
+_OTHER_VERSION = re.compile(rb"[A-Z]+ [^ \r\n]+(?: HTTP/[0-9](?:\.[0-9])?)?\r\n")
+_ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+_SINGLE = (b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect", b"authorization")
+# Framing and the connection belong to this room; what a handler or caller says about them is dropped.
+_OURS = frozenset(
+    (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer")
+    + (b"upgrade",)
+)
+_STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
+
+
+class Refusal(Exception):  # noqa: N818 - an answer rather than a fault
+    """The peer's request will not be served: answered with `status`, and the connection ends."""
+
+    def __init__(self, status: int, code: str, message: str, target: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.target = target
+
+
+class Request:
+    """One request, complete. Header names are lower-case; `path` is percent-decoded, `target` is what was sent."""
+
+    __slots__ = (
+        "_index",
+        "body",
+        "chunked",
+        "expects_continue",
+        "headers",
+        "http11",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "peer",
+        "query",
+        "target",
+    )
+
+    def __init__(self, method: str, target: bytes, headers: list[Header], *, http11: bool, peer: str) -> None:
+        self.method = method
+        self.target = target
+        self.path, self.query = _path_and_query(target)
+        self.headers = headers
+        self.http11 = http11
+        self.peer = peer
+        self.body = b""
+        self._index = dict(headers)
+        self.length, self.chunked = 0, False
+        self.keep_alive = http11
+        self.expects_continue = False
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of the header `name` (lower-case); of a repeated one, the last."""
+        return self._index.get(name)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target.decode('latin-1')} from {self.peer}, {len(self.body)} bytes>"
+
+
+class _Fields:
+    """Collects what llhttp finds."""
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found: list[Header] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.found.append((name.lower(), value.rstrip(b" \t")))
+
+
+def parse_head(raw: bytes, limits: Limits, peer: str = "") -> Request:
+    """A request from its head, `raw` ending with the empty line. Raises Refusal."""
+    line = _REQUEST_LINE.match(raw)
+    if line is None:
+        raise _bad_line(raw)
+    method_name, target, minor = line.groups()
+    _check_sizes(raw, target, line.end(), limits)
+    method = METHODS.get(method_name)
+    if method is None:
+        raise Refusal(501, "method_not_implemented", "This method is not served here.", target)
+    fields = _parse_fields(raw, target)
+    if len(fields) > limits.max_headers:
+        raise Refusal(431, "headers_too_large", f"More than {limits.max_headers} headers.", target)
+    if target[0] != 0x2F:
+        target = _origin_form(target, method)
+    request = Request(method, target, fields, http11=minor == b"1", peer=peer)
+    _settle_framing(request, limits)
+    return request
+
+
+def check_start(raw: bytes, limits: Limits) -> None:
+    """Refuse a head early whose start can no longer become a good one. `raw` holds no empty line yet."""
+    newline = raw.find(b"\n")
+    if newline < 0:
+        if len(raw) > limits.max_target_bytes + 32:
+            raise Refusal(414, "target_too_long", "The request target is too long.")
+    elif _REQUEST_LINE.match(raw) is None:
+        raise _bad_line(raw)
+    elif len(raw) - newline > limits.max_header_bytes:
+        raise Refusal(431, "headers_too_large", f"The headers are over {limits.max_header_bytes} bytes.")
+
+
+def _bad_line(raw: bytes) -> Refusal:
+    if _OTHER_VERSION.match(raw):
+        return Refusal(505, "version_not_supported", "Only HTTP/1.1 and HTTP/1.0 are served here.")
+    return _bad("The request line is not valid.")
+
+
+def _bad(message: str, target: bytes = b"") -> Refusal:
+    return Refusal(400, "bad_request", message, target)
+
+
+def _check_sizes(raw: bytes, target: bytes, line_bytes: int, limits: Limits) -> None:
+    if len(target) > limits.max_target_bytes:
+        raise Refusal(414, "target_too_long", f"The request target is over {limits.max_target_bytes} bytes.")
+    if len(raw) - line_bytes > limits.max_header_bytes:
+        raise Refusal(431, "headers_too_large", f"The headers are over {limits.max_header_bytes} bytes.", target)
+
+
+def _parse_fields(raw: bytes, target: bytes) -> list[Header]:
+    fields = _Fields()
+    try:
+        HttpRequestParser(fields).feed_data(raw)
+    except HttpParserUpgrade:
+        pass  # an offer to upgrade may be ignored (RFC 9110, 7.8); the body is cut by us, so llhttp's stop is harmless
+    except HttpParserError as error:
+        raise _bad(f"The request head is not valid: {error}.", target) from None
+    return fields.found
+
+
+def _settle_framing(request: Request, limits: Limits) -> None:
+    """Where the body ends and whether the connection goes on: the one place that decides it."""
+    header, target = request.header, request.target
+    if len(request._index) != len(request.headers):  # pyright: ignore[reportPrivateUsage]
+        _refuse_repeated(request)
+    if request.http11 and header(b"host") is None:
+        raise _bad("HTTP/1.1 needs a Host header.", target)
+    coding, length = header(b"transfer-encoding"), header(b"content-length")
+    if coding is not None:
+        if length is not None or not request.http11 or coding.lower() != b"chunked":
+            raise _bad("Only `Transfer-Encoding: chunked`, alone and in HTTP/1.1, is understood.", target)
+        request.chunked = True
+    elif length is not None:
+        request.length = _body_length(length, limits, target)
+    if (connection := header(b"connection")) is not None and request.http11:
+        request.keep_alive = b"close" not in _tokens(connection)
+    if (expected := header(b"expect")) is not None and request.http11:
+        if expected.lower() != b"100-continue":
+            raise Refusal(417, "expectation_failed", "Only `Expect: 100-continue` is understood.", target)
+        request.expects_continue = True
+
+
+def _refuse_repeated(request: Request) -> None:
+    names = [name for name, _ in request.headers]
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise _bad(f"The header {name.decode()} may be given once only.", request.target)
+    joined = b",".join(value for name, value in request.headers if name == b"connection")
+    if joined:
+        request._index[b"connection"] = joined  # pyright: ignore[reportPrivateUsage]
+
+
+def _body_length(value: bytes, limits: Limits, target: bytes) -> int:
+    if not value.isdigit():
+        raise _bad("Content-Length is not a number.", target)
+    if len(value) > 18 or (length := int(value)) > limits.max_body_bytes:
+        raise too_large(limits, target)
+    return length
+
+
+def too_large(limits: Limits, target: bytes) -> Refusal:
+    """The refusal of a body over the limit."""
+    return Refusal(413, "request_too_large", f"The body is over {limits.max_body_bytes} bytes.", target)
+
+
+def _tokens(value: bytes) -> list[bytes]:
+    return [token.strip() for token in value.lower().split(b",")]
+
+
+def _origin_form(target: bytes, method: str) -> bytes:
+    if target == b"*" and method == "OPTIONS":
+        return target
+    if (absolute := _ABSOLUTE.match(target)) is None:
+        raise _bad("The request target is not a path.", target)
+    rest = target[absolute.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def _path_and_query(target: bytes) -> tuple[str, str]:
+    path, _, query = target.partition(b"?")
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+        return path.decode("utf-8", "replace"), query.decode("ascii")
+    return path.decode("ascii"), query.decode("ascii")
+
+
+class ChunkedBody:
+    """A chunked request body, put together by llhttp."""
+
+    __slots__ = ("_fed_bytes", "_limits", "_parser", "_target", "complete", "content", "excess")
+
+    def __init__(self, limits: Limits, target: bytes) -> None:
+        self._limits = limits
+        self._target = target
+        self._fed_bytes = 0
+        self.content = bytearray()
+        self.complete = False
+        self.excess = False  # something followed the body; llhttp does not say where, so it cannot be served
+        self._parser = HttpRequestParser(self)
+        self._parser.feed_data(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+
+    def feed(self, data: bytes) -> bool:
+        """Whether the body is complete. Raises Refusal (bad framing, or too much of it)."""
+        self._fed_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            if not self.complete:
+                raise _bad(f"The chunked body is not valid: {error}.", self._target) from None
+        if len(self.content) > self._limits.max_body_bytes:
+            raise too_large(self._limits, self._target)
+        if self._fed_bytes > self._limits.max_framing_bytes + 9 * len(self.content):
+            raise _bad("The chunked body is mostly framing.", self._target)
+        return self.complete
+
+    def on_message_begin(self) -> None:
+        self.excess = self.complete
+
+    def on_body(self, data: bytes) -> None:
+        self.content += data
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+def header_lines(headers: Iterable[Header], dropped: frozenset[bytes] = _OURS) -> bytes:
+    """Header lines on the wire, without the `dropped` ones. Raises ValueError where a value would break out."""
+    lines = [b"%b: %b\r\n" % (name, value) for name, value in headers if name.lower() not in dropped]
+    block = b"".join(lines)
+    if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines) or b"\0" in block:
+        raise ValueError("a header may not hold CR, LF or NUL")
+    return block
+
+
+def answer_head(status: int, headers: Iterable[Header], framing: bytes) -> bytes:
+    """The head of an answer; `framing` holds this room's own lines."""
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"%b%b%b\r\n" % (line, header_lines(headers), framing)
+
+
+_OURS_UPSTREAM = _OURS | {b"host", b"expect"}
+
+
+def request_head(method: bytes, target: bytes, host: bytes, headers: Iterable[Header], body_bytes: int) -> bytes:
+    """The head of a request to an upstream. Raises ValueError where it would be more than one head."""
+    if b" " in target or b"\r" in target or b"\n" in target or not target:
+        raise ValueError(f"not a request target: {target!r}")
+    length = b"content-length: %d\r\n" % body_bytes if body_bytes or method in (b"POST", b"PUT", b"PATCH") else b""
+    lines = header_lines(headers, _OURS_UPSTREAM)
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (method, target, host, lines, length)

@@ -1,0 +1,289 @@
+"""How much memory a model takes, from its own metadata: weights, KV cache, buffers. Bytes, until the last step.
+
+Weights are exact (the sum of the tensors). The KV cache follows llama.cpp's allocation: cells are padded to 256 per
+sequence, a sliding-window layer keeps its window and one batch, a recurrent layer keeps one state per sequence. Compute
+buffers are an estimate; `_graph_bytes` names its terms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from helexa.base.units import MIB, mib
+from helexa.neuron.core.gguf import TYPES, Header
+
+DEFAULT_TRAINED: Final = 4096
+CELL_PADDING: Final = 256
+UBATCH: Final = 512
+"""Tokens of one step; llama.cpp's default, which the engines here keep."""
+
+_BLOCKS: Final = {name.lower(): (per_block, size) for name, per_block, size in TYPES.values()}
+_WINDOW_EVERY: Final = {
+    "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "cohere2": 4, "exaone4": 4, "olmo2": 4, "llama4": 4,
+    "plamo3": 8, "smallthinker": 4, "afmoe": 4,
+}  # fmt: skip
+"""Architectures whose files do not say which layers slide: every n-th sees everything, the others their window."""
+_LAYER = re.compile(r"blk\.(\d+)\.([a-z0-9_]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What one layer keeps: `k` and `v` values per cached token, the `window` it sees (None: everything), and
+    `state_bytes` per sequence for a recurrent layer."""
+
+    k: int = 0
+    v: int = 0
+    window: int | None = None
+    state_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """The facts of a model that decide its memory."""
+
+    architecture: str
+    trained_context: int
+    weight_bytes: int
+    host_bytes: int = 0
+    """Part of the weights that stays in host memory when the layers are on a GPU: an untied token embedding."""
+    layers: tuple[Layer, ...] = ()
+    embedding: int = 0
+    feed_forward: int = 0
+    query: int = 0
+    """Values of one token's queries over all heads."""
+    heads: int = 0
+    vocabulary: int = 0
+    head_bytes: int = 0
+    """Size of the file's head, most of it tokenizer, which the engine keeps in another form."""
+    known_mb: int | None = None
+    """The whole need (MiB) where it is known otherwise: declared by the asker, or measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is asked of a model: `context` tokens for each of `slots` sequences, and how the KV cache is stored."""
+
+    context: int
+    slots: int
+    type_k: str = "f16"
+    type_v: str = "f16"
+    ubatch: int = UBATCH
+    unified: bool = False
+    """All sequences share one pool of cells (llama.cpp `kv_unified`)."""
+    swa_full: bool = False
+    """Sliding-window layers keep the whole context too."""
+    extra_bytes: int = 0
+    """Memory that comes on top: a vision projector, a prompt cache in host memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """MiB by purpose, each rounded up."""
+
+    weights_mb: int
+    kv_mb: int = 0
+    compute_mb: int = 0
+
+    @property
+    def needed_mb(self) -> int:
+        return self.weights_mb + self.kv_mb + self.compute_mb
+
+
+def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footprint:
+    """What `shape` takes on one device of `device_kind` under `settings`."""
+    if shape.known_mb is not None:
+        return Footprint(weights_mb=shape.known_mb)
+    on_host = 0 if device_kind == "cpu" else shape.host_bytes
+    return Footprint(
+        weights_mb=mib(shape.weight_bytes - on_host + settings.extra_bytes),
+        kv_mb=mib(kv_bytes(shape, settings)),
+        compute_mb=mib(_graph_bytes(shape, settings) + _runtime_bytes(shape, device_kind)),
+    )
+
+
+def kv_bytes(shape: ModelShape, settings: Settings) -> int:
+    """The KV cache and recurrent states of all sequences."""
+    return sum(_layer_bytes(layer, settings) for layer in shape.layers)
+
+
+def _layer_bytes(layer: Layer, settings: Settings) -> int:
+    per_cell = row_bytes(layer.k, settings.type_k) + row_bytes(layer.v, settings.type_v)
+    return _cells(layer, settings) * per_cell + layer.state_bytes * settings.slots
+
+
+def _cells(layer: Layer, settings: Settings) -> int:
+    """Cells over all sequences. A window costs window + ubatch per sequence, never more than the whole context
+    (llama.cpp, `llama_kv_cache_iswa`); unified, one pool holds every sequence's window and one batch."""
+    whole = _padded(settings.context * (settings.slots if settings.unified else 1))
+    streams = 1 if settings.unified else settings.slots
+    if layer.window is None or settings.swa_full:
+        return whole * streams
+    windows = layer.window * (settings.slots if settings.unified else 1)
+    return _padded(min(whole, windows + settings.ubatch)) * streams
+
+
+def _padded(cells: int) -> int:
+    return -(-cells // CELL_PADDING) * CELL_PADDING
+
+
+def row_bytes(values: int, kind: str) -> int:
+    """`values` numbers stored as ggml type `kind` ("f16", "q8_0"); rows are whole blocks. KeyError: no such type."""
+    per_block, size = _BLOCKS[kind.lower()]
+    return -(-values // per_block) * size
+
+
+def known_type(kind: str) -> bool:
+    return kind.lower() in _BLOCKS
+
+
+def _graph_bytes(shape: ModelShape, settings: Settings) -> int:
+    """Scratch memory of one step of `ubatch` tokens.
+
+    The widest point of a layer is its feed-forward (gate, up and their product in f32) beside the residual stream;
+    attention needs queries, output and a mask over the cells of one sequence. Logits are kept per sequence. Fitted
+    to what llama.cpp (b11549, flash attention on) reserves.
+    """
+    tokens = settings.ubatch
+    cells = _padded(settings.context * (settings.slots if settings.unified else 1))
+    wide = max(3 * shape.feed_forward, 2 * shape.query + shape.embedding) + 2 * shape.embedding
+    mask = 2 * tokens * cells
+    logits = 4 * shape.vocabulary * settings.slots
+    return 4 * tokens * wide + mask + 2 * logits
+
+
+def _runtime_bytes(shape: ModelShape, device_kind: str) -> int:
+    """What the engine keeps beside the model: threads, graphs, the tokenizer (its texts, several times over); on a GPU
+    the driver's context and its libraries' workspaces."""
+    driver = 0 if device_kind == "cpu" else 320 * MIB
+    return 12 * MIB + driver + 8 * shape.head_bytes
+
+
+def gguf_shape(header: Header, *, weight_bytes: int | None = None) -> ModelShape:
+    """The shape of the model behind a GGUF head; `weight_bytes` where it is spread over several files."""
+    total = header.weight_bytes if weight_bytes is None else weight_bytes
+    tied = not any(tensor.name == "output.weight" for tensor in header.tensors)
+    embedding = sum(t.size_bytes for t in header.tensors if t.name == "token_embd.weight")
+    heads = max(header.numbers("attention.head_count") or (1,))
+    width = header.number("embedding_length") or 0
+    return ModelShape(
+        architecture=header.architecture,
+        trained_context=header.number("context_length") or DEFAULT_TRAINED,
+        weight_bytes=total,
+        host_bytes=0 if tied else embedding,
+        layers=_layers(header),
+        embedding=width,
+        feed_forward=_feed_forward(header),
+        query=heads * (header.number("attention.key_length") or width // max(1, heads)),
+        heads=heads,
+        vocabulary=header.length("tokenizer.ggml.tokens") or header.number("vocab_size") or 0,
+        head_bytes=header.data_offset,
+    )
+
+
+def _feed_forward(header: Header) -> int:
+    """Values of the widest feed-forward of one token; experts run several at once."""
+    dense = max(header.numbers("feed_forward_length") or (0,))
+    expert = header.number("expert_feed_forward_length") or 0
+    return max(dense, expert * (header.number("expert_used_count") or 1))
+
+
+def _layers(header: Header) -> tuple[Layer, ...]:
+    count = max(0, (header.number("block_count") or 0) - (header.number("nextn_predict_layers") or 0))
+    kept = max(0, count - (header.number("attention.shared_kv_layers") or 0))
+    parts = _parts(header)
+    return tuple(_layer(header, at, parts.get(at, frozenset()), cached=at < kept) for at in range(min(count, 4096)))
+
+
+def _parts(header: Header) -> Mapping[int, frozenset[str]]:
+    """The names of each layer's parts: what a layer is made of says more than any list of architectures."""
+    found: dict[int, set[str]] = {}
+    for tensor in header.tensors:
+        match = _LAYER.match(tensor.name)
+        if match:
+            found.setdefault(int(match[1]), set()).add(match[2])
+    return {at: frozenset(names) for at, names in found.items()}
+
+
+def _layer(header: Header, at: int, parts: frozenset[str], *, cached: bool) -> Layer:
+    recurrent = any(part.startswith(("ssm_", "shortconv", "time_mix")) for part in parts)
+    attends = not recurrent or bool(parts & {"attn_k", "attn_kv_a_mqa"})
+    layer = Layer(state_bytes=_state_bytes(header) if recurrent else 0)
+    if not attends or not cached:
+        return layer
+    k, v = _kv_values(header, at, slides := _slides(header, at))
+    return replace(layer, k=k, v=v, window=header.number("attention.sliding_window") if slides else None)
+
+
+def _kv_values(header: Header, at: int, slides: bool) -> tuple[int, int]:
+    """Values of K and V per token in layer `at`. Multi-head latent attention keeps one latent, and V is part of it."""
+    heads = _at(header.numbers("attention.head_count"), at, 1)
+    kv_heads = _at(header.numbers("attention.head_count_kv"), at, heads)
+    usual = (header.number("embedding_length") or 0) // max(1, heads)
+    suffix = "_swa" if slides and header.number("attention.key_length_swa") else ""
+    k = header.number(f"attention.key_length{suffix}") or usual
+    v = header.number(f"attention.value_length{suffix}") or usual
+    if header.number("attention.kv_lora_rank") and header.number("attention.key_length_mla"):
+        return kv_heads * k, 0
+    return kv_heads * k, kv_heads * v
+
+
+def _slides(header: Header, at: int) -> bool:
+    if not header.number("attention.sliding_window"):
+        return False
+    pattern = header.metadata.get(f"{header.architecture}.attention.sliding_window_pattern")
+    if isinstance(pattern, tuple):
+        return bool(_at(tuple(int(each) for each in pattern), at, 0))
+    every = int(pattern) if isinstance(pattern, int) else _WINDOW_EVERY.get(header.architecture, 0)
+    return (at + 1) % every != 0 if every > 1 else False
+
+
+def _at(values: tuple[int, ...] | None, at: int, default: int) -> int:
+    if not values:
+        return default
+    return values[at] if at < len(values) else values[-1]
+
+
+def _state_bytes(header: Header) -> int:
+    """One recurrent layer's state of one sequence, f32: the convolution's tail and the state matrix (llama.cpp,
+    `n_embd_r` and `n_embd_s`)."""
+    inner, state = header.number("ssm.inner_size") or 0, header.number("ssm.state_size") or 0
+    tail = max(0, (header.number("ssm.conv_kernel") or 1) - 1)
+    groups = header.number("ssm.group_count") or 0
+    convolution = tail * (inner + 2 * groups * state)
+    short = max(0, (header.number("shortconv.l_cache") or 1) - 1) * (header.number("embedding_length") or 0)
+    return 4 * (convolution + inner * state + short)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseConfig:
+    """The parts of a `config.json` that decide memory; `raw` is the text model's own table."""
+
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def number(self, key: str, default: int = 0) -> int:
+        found = self.raw.get(key)
+        return int(found) if isinstance(found, int | float) and 0 <= found < 1 << 50 else default
+
+
+def dense_shape(config: Mapping[str, Any], weight_bytes: int) -> ModelShape:
+    """The shape of a safetensors model from its `config.json`; a multimodal one keeps the text model in a table."""
+    inner = config.get("text_config")
+    own = DenseConfig(raw=inner if isinstance(inner, dict) else config)  # pyright: ignore[reportUnknownArgumentType]
+    width, heads = own.number("hidden_size"), own.number("num_attention_heads", 1)
+    head = own.number("head_dim") or width // max(1, heads)
+    kv = own.number("num_key_value_heads", heads) * head
+    names = config.get("architectures")
+    return ModelShape(
+        architecture=str(config.get("model_type") or (names[0] if isinstance(names, list) and names else "")),  # pyright: ignore[reportUnknownArgumentType]
+        trained_context=own.number("max_position_embeddings", DEFAULT_TRAINED) or DEFAULT_TRAINED,
+        weight_bytes=weight_bytes,
+        layers=tuple(Layer(k=kv, v=kv) for _ in range(min(4096, own.number("num_hidden_layers")))),
+        embedding=width,
+        feed_forward=own.number("intermediate_size"),
+        query=heads * head,
+        heads=heads,
+        vocabulary=own.number("vocab_size"),
+    )

@@ -1,0 +1,1 @@
+"""Device workers: a process per device that owns it, and the daemon's handle on each."""

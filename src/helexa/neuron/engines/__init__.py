@@ -1,0 +1,1 @@
+"""The engines. Only these modules import an ML library, and only a worker process imports these modules."""

@@ -1,0 +1,66 @@
+"""The engines by name. Nothing here imports one: that happens in a worker, by the target's name."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from helexa.base.errors import ConfigError
+from helexa.neuron.core.harnesses import HarnessInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harness:
+    """One engine. `target` is "module:Class"; `module` is the library whose presence means that it is installed (None:
+    always); `light`: cheap enough to import into every worker ahead of the first load."""
+
+    name: str
+    target: str
+    formats: tuple[str, ...]
+    module: str | None = None
+    extra: str = ""
+    kinds: tuple[str, ...] = ("cuda", "rocm", "metal", "cpu")
+    light: bool = True
+
+    @property
+    def installed(self) -> bool:
+        return self.module is None or importlib.util.find_spec(self.module) is not None
+
+    def info(self) -> HarnessInfo:
+        """What preflight must know of it."""
+        return HarnessInfo(
+            name=self.name,
+            formats=self.formats,
+            installed=self.installed,
+            extra=self.extra,
+            device_kinds=self.kinds,
+        )
+
+
+_ALL = (
+    Harness(
+        name="llama",
+        target="helexa.neuron.engines.llama:LlamaEngine",
+        formats=("gguf",),
+        module="xllamacpp",
+        extra="llama",
+    ),
+    Harness(name="echo", target="helexa.neuron.engines.echo:EchoEngine", formats=("any",)),
+)
+HARNESSES = {harness.name: harness for harness in _ALL}
+
+
+def offered(names: Iterable[str]) -> tuple[Harness, ...]:
+    """The engines that this host offers: those named, else every one that is installed.
+
+    An engine that is named and not installed stays in, so that a load can say which extra brings it. Raises ConfigError
+    for a name that is no engine's.
+    """
+    wanted = tuple(names)
+    unknown = [name for name in wanted if name not in HARNESSES]
+    if unknown:
+        raise ConfigError(path="harnesses", problem=f"no engine is called `{unknown[0]}`; there are {', '.join(HARNESSES)}")
+    if wanted:
+        return tuple(HARNESSES[name] for name in wanted)
+    return tuple(harness for harness in _ALL if harness.installed)

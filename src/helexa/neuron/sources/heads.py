@@ -1,0 +1,84 @@
+"""From the first bytes of a model's files to the shape of the model: as many bytes as it takes, and no more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, cast
+
+import msgspec
+
+from helexa.neuron.core.footprint import ModelShape, dense_shape, gguf_shape
+from helexa.neuron.core.gguf import Header, NotGguf, Truncated, read_header
+from helexa.neuron.core.plan import RemoteFile
+from helexa.neuron.core.preflight import Selection, refusal
+from helexa.neuron.sources.contract import HeadUnavailable, Source
+
+FIRST: Final = 2 * 1024 * 1024
+MOST: Final = 256 * 1024 * 1024
+_MAX_CONFIG: Final = 4 * 1024 * 1024
+
+
+async def shape_of(source: Source, selection: Selection) -> ModelShape | None:
+    """What the selected weights look like; None when their head cannot be had before they are fetched.
+
+    Raises Refused (`bad_weights`) for files that are no model.
+    """
+    if selection.source is None:
+        return None
+    try:
+        if selection.format == "gguf":
+            return await _gguf(source, selection)
+        return await _dense(source, selection)
+    except HeadUnavailable:
+        return None
+    except NotGguf as error:
+        name = selection.files[0].name
+        detail = f"`{name}` is not a usable GGUF file: {error.reason}"
+        hint = "fetch the file again, or choose another one"
+        raise refusal("bad_weights", selection.model_id, detail, file=name, suggestion=hint) from error
+
+
+async def _gguf(source: Source, selection: Selection) -> ModelShape:
+    first, *others = [f for f in selection.files if "mmproj" not in f.name.lower()]
+    header = await gguf_header(source, selection, first)
+    more = sum(file.size_bytes or 0 for file in others)
+    return await asyncio.to_thread(gguf_shape, header, weight_bytes=header.weight_bytes + more)
+
+
+async def gguf_header(source: Source, selection: Selection, file: RemoteFile) -> Header:
+    """The head of one GGUF file, asked for in growing pieces until it is whole."""
+    assert selection.source is not None
+    length = FIRST
+    while True:
+        data = await source.head(selection.source, file, length)
+        try:
+            return await asyncio.to_thread(read_header, data, file_bytes=file.size_bytes)
+        except Truncated as error:
+            if len(data) < length or error.needed > MOST:
+                raise NotGguf(f"its head is cut short or beyond {MOST >> 20} MiB") from error
+            length = min(MOST, max(4 * length, error.needed))
+
+
+async def _dense(source: Source, selection: Selection) -> ModelShape:
+    assert selection.source is not None
+    config = next((file for file in selection.files if file.name == "config.json"), None)
+    weights = sum(file.size_bytes or 0 for file in selection.weight_files)
+    table: dict[str, Any] = {}
+    if config is not None:
+        table = _table(await source.head(selection.source, config, _MAX_CONFIG), selection)
+    return dense_shape(table, weights)
+
+
+def _table(data: bytes, selection: Selection) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _bad_config(selection, str(error)) from error
+    if not isinstance(found, dict):
+        raise _bad_config(selection, "it is no table")
+    return cast(dict[str, Any], found)
+
+
+def _bad_config(selection: Selection, why: str) -> Exception:
+    detail = f"config.json cannot be read: {why}"
+    return refusal("bad_weights", selection.model_id, detail, file="config.json", suggestion="fetch the model again")

@@ -1,0 +1,101 @@
+"""The one door to weights: `plan` decides a load before anything is fetched, `fetch` carries out just that plan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from helexa.base.errors import Refused
+from helexa.neuron.config import NeuronConfig
+from helexa.neuron.core.harnesses import HarnessInfo
+from helexa.neuron.core.plan import DeviceState, LoadPlan
+from helexa.neuron.core.preflight import disk_full, select, settle, source_of, wants_no_weights
+from helexa.neuron.harness import Report
+from helexa.neuron.sources.contract import Source, fetch_failed
+from helexa.neuron.sources.disk import cache_root, free_bytes
+from helexa.neuron.sources.heads import shape_of
+from helexa.neuron.sources.local import LocalFiles
+from helexa.neuron.sources.pypi import Wheels
+from helexa.wire.control import ModelSpec
+
+Decided = TypeVar("Decided")
+
+
+class Library:
+    """All sources of a host behind two calls.
+
+    `harnesses` is asked on every plan, since an engine may be installed while the daemon runs; `defaults` are the
+    `[harness.<name>]` tables of the configuration.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        harnesses: Callable[[], Mapping[str, HarnessInfo]],
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._sources = dict(sources)
+        self._harnesses = harnesses
+        self._defaults = defaults or {}
+
+    async def plan(self, spec: ModelSpec, devices: Sequence[DeviceState]) -> LoadPlan:
+        """How `spec` would be loaded on `devices` as they are now. Raises Refused with one of preflight's kinds."""
+        harnesses = self._harnesses()
+        if wants_no_weights(spec, harnesses):
+            selection = _or_raise(select(spec, None, devices, harnesses, self._defaults))
+            return _or_raise(settle(selection, None, devices, None))
+        source_id = source_of(spec)
+        source = self._source(source_id.scheme, spec.model_id)
+        listing = await source.listing(source_id, spec.model_id)
+        selection = _or_raise(select(spec, listing, devices, harnesses, self._defaults))
+        shape = await shape_of(source, selection)
+        return _or_raise(settle(selection, shape, devices, await asyncio.to_thread(free_bytes, source.home)))
+
+    async def fetch(self, plan: LoadPlan, report: Report) -> tuple[str, ...]:
+        """Bring the plan's files here: absolute paths, the entry point first. `report` hears (stage, 0..1 or None) on
+        the event loop. Raises Refused: the source failed, or the disk has filled up since the plan was made."""
+        if plan.source is None:
+            return ()
+        source = self._source(plan.source.scheme, plan.model_id)
+        full = disk_full(plan.model_id, plan.download_bytes, await asyncio.to_thread(free_bytes, source.home))
+        if full is not None:
+            raise full
+        paths = await source.fetch(plan.source, plan.files, plan.model_id, report)
+        return tuple(str(path.absolute()) for path in paths)
+
+    def disk_free_mb(self) -> int | None:
+        """What the disk of the model cache has left (MiB)."""
+        source = self._sources.get("pypi")
+        free = free_bytes(source.home) if source else None
+        return None if free is None else free >> 20
+
+    def _source(self, scheme: str, model_id: str) -> Source:
+        found = self._sources.get(scheme)
+        if found is None:
+            known = ", ".join(f"{name}:" for name in sorted(self._sources))
+            cause = f"there is no source `{scheme}:` here; known: {known}"
+            hint = f"configure [sources.{scheme}] in neuron.toml"
+            raise fetch_failed(model_id, cause, transient=False, suggestion=hint)
+        return found
+
+
+def from_config(
+    config: NeuronConfig, environ: Mapping[str, str], harnesses: Callable[[], Mapping[str, HarnessInfo]]
+) -> Library:
+    """The library that `neuron.toml` describes: `file:`, `pypi:`, `hf:` and its mirrors."""
+    root = cache_root(environ, config.state_dir)
+    sources: dict[str, Source] = {"file": LocalFiles(), "pypi": Wheels(_cache(config, "pypi") or root)}
+    return Library(sources, harnesses, config.harness)
+
+
+def _cache(config: NeuronConfig, scheme: str) -> Path | None:
+    entry = config.sources.get(scheme)
+    return Path(entry.cache_dir).expanduser() if entry and entry.cache_dir else None
+
+
+def _or_raise(result: Decided | Refused) -> Decided:
+    if isinstance(result, Refused):
+        raise result
+    return result

@@ -1,0 +1,255 @@
+"""The Messages dialect's shapes: lenient in, strict out.
+
+Only what changes the meaning of a request has a field; the rest (`cache_control`, `service_tier`, betas) is skipped
+by the decoder. Schemas and tool inputs stay raw JSON: nobody here needs to look inside.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where an image or document comes from: `base64`, `url`, `text`, `content` or `file`."""
+
+    type: str
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+    content: str | list[ResultBlock] | None = None
+
+
+class Text(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    text: str
+
+
+class Image(msgspec.Struct, frozen=True, tag_field="type", tag="image"):
+    source: Source
+
+
+class Document(msgspec.Struct, frozen=True, tag_field="type", tag="document"):
+    source: Source
+    title: str | None = None
+    context: str | None = None
+
+
+class SearchResult(msgspec.Struct, frozen=True, tag_field="type", tag="search_result"):
+    content: list[Text]
+    title: str | None = None
+    source: str | None = None
+
+
+class ToolReference(msgspec.Struct, frozen=True, tag_field="type", tag="tool_reference"):
+    tool_name: str
+
+
+class ToolUse(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
+    id: str
+    name: str
+    input: msgspec.Raw
+
+
+class ToolResult(msgspec.Struct, frozen=True, tag_field="type", tag="tool_result"):
+    tool_use_id: str
+    content: str | list[ResultBlock] | None = None
+    is_error: bool | None = None
+
+
+class Thinking(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
+    thinking: str
+
+
+class RedactedThinking(msgspec.Struct, frozen=True, tag_field="type", tag="redacted_thinking"):
+    data: msgspec.Raw | None = None
+
+
+# What only Anthropic's own servers write. A history that holds them can still be continued without them.
+class ServerToolUse(msgspec.Struct, frozen=True, tag_field="type", tag="server_tool_use"):
+    pass
+
+
+class WebSearchResult(msgspec.Struct, frozen=True, tag_field="type", tag="web_search_tool_result"):
+    pass
+
+
+class WebFetchResult(msgspec.Struct, frozen=True, tag_field="type", tag="web_fetch_tool_result"):
+    pass
+
+
+class CodeResult(msgspec.Struct, frozen=True, tag_field="type", tag="code_execution_tool_result"):
+    pass
+
+
+class BashResult(msgspec.Struct, frozen=True, tag_field="type", tag="bash_code_execution_tool_result"):
+    pass
+
+
+class EditorResult(msgspec.Struct, frozen=True, tag_field="type", tag="text_editor_code_execution_tool_result"):
+    pass
+
+
+class SearchToolResult(msgspec.Struct, frozen=True, tag_field="type", tag="tool_search_tool_result"):
+    pass
+
+
+class McpToolUse(msgspec.Struct, frozen=True, tag_field="type", tag="mcp_tool_use"):
+    pass
+
+
+class McpToolResult(msgspec.Struct, frozen=True, tag_field="type", tag="mcp_tool_result"):
+    pass
+
+
+class ContainerUpload(msgspec.Struct, frozen=True, tag_field="type", tag="container_upload"):
+    pass
+
+
+class Compaction(msgspec.Struct, frozen=True, tag_field="type", tag="compaction"):
+    content: str | None = None
+
+
+ResultBlock: TypeAlias = Text | Image | Document | SearchResult | ToolReference
+Hosted: TypeAlias = (
+    ServerToolUse
+    | WebSearchResult
+    | WebFetchResult
+    | CodeResult
+    | BashResult
+    | EditorResult
+    | SearchToolResult
+    | McpToolUse
+    | McpToolResult
+    | ContainerUpload
+)
+Block: TypeAlias = (
+    Text
+    | Image
+    | Document
+    | SearchResult
+    | ToolReference
+    | ToolUse
+    | ToolResult
+    | Thinking
+    | RedactedThinking
+    | Compaction
+    | Hosted
+)
+
+
+class Message(msgspec.Struct, frozen=True):
+    role: str
+    content: str | list[Block]
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A custom tool, or a typed one that the vendor (or the client, for `bash_…`) knows how to run."""
+
+    name: str | None = None
+    type: str | None = None
+    description: str | None = None
+    input_schema: msgspec.Raw | None = None
+    strict: bool | None = None
+    defer_loading: bool | None = None
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    type: str
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class ThinkingConfig(msgspec.Struct, frozen=True):
+    type: str
+    budget_tokens: int | None = None
+
+
+class OutputFormat(msgspec.Struct, frozen=True):
+    type: str
+    schema: msgspec.Raw | None = None
+
+
+class OutputConfig(msgspec.Struct, frozen=True):
+    effort: str | None = None
+    format: OutputFormat | None = None
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    user_id: str | None = None
+
+
+class Request(msgspec.Struct, frozen=True):
+    """`POST /v1/messages`; `max_tokens` is asked for by the translator, because counting tokens goes without."""
+
+    model: str
+    messages: list[Message]
+    system: str | list[Text] | None = None
+    max_tokens: int | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    metadata: Metadata | None = None
+    stream: bool | None = None
+    thread: msgspec.Raw | None = None
+    mcp_servers: list[msgspec.Raw] | None = None
+    container: msgspec.Raw | None = None
+
+
+REQUEST = msgspec.json.Decoder(Request)
+FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+HONOURED = frozenset(Request.__struct_fields__)
+
+
+# ── Out ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ThinkingTokens(msgspec.Struct, frozen=True):
+    thinking_tokens: int = 0
+
+
+class UsageOut(msgspec.Struct, frozen=True):
+    """`input_tokens` is what was not cached; the four together are the truth."""
+
+    input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    output_tokens: int = 0
+    output_tokens_details: ThinkingTokens | None = None
+    service_tier: str | None = None
+
+
+class TextOut(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    text: str
+
+
+class ThinkingOut(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
+    thinking: str
+    signature: str
+
+
+class ToolUseOut(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
+    id: str
+    name: str
+    input: msgspec.Raw
+
+
+BlockOut: TypeAlias = TextOut | ThinkingOut | ToolUseOut
+
+
+class MessageOut(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
+    """A whole answer, and the head of a streamed one."""
+
+    id: str
+    model: str
+    content: list[BlockOut]
+    stop_reason: str | None
+    stop_sequence: str | None
+    usage: UsageOut
+    role: str = "assistant"

@@ -1,0 +1,83 @@
+"""Reads client JSON into typed shapes; whatever is wrong with it becomes an InvalidRequest that names the field.
+
+Lenient in: unknown fields are skipped, `null` is absence. But a field that is read must have its type, and no input,
+however broken, raises anything else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from helexa.base.errors import InvalidRequest
+
+T = TypeVar("T")
+
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key` in `)?\$(?P<path>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"missing required field `([^`]*)`")
+_INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
+
+
+def read(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, at: str = "") -> T:
+    """Decode `body`; raises InvalidRequest with `param` such as `messages.3.content.0.type`, prefixed by `at`."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _named(str(error), at) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _malformed(str(error), at) from None
+    except RecursionError:
+        raise _malformed("it is nested too deeply", at) from None
+
+
+def refuse(param: str, problem: str, **fields: object) -> InvalidRequest:
+    """An InvalidRequest about one field, worded `param: problem` as Anthropic words its own."""
+    return InvalidRequest(f"{param}: {problem}", param=param, **fields)
+
+
+def join(*path: str | int) -> str:
+    """`("messages", 3, "role")` is `messages.3.role`; empty parts vanish."""
+    return ".".join(str(part) for part in path if part != "")
+
+
+def kind_of(raw: msgspec.Raw) -> str:
+    """The JSON type of a raw value: object, array, str, null, bool or number."""
+    first = bytes(raw).lstrip()[:1]
+    return _KINDS.get(first, "number")
+
+
+_KINDS = {b"{": "object", b"[": "array", b'"': "str", b"n": "null", b"t": "bool", b"f": "bool"}
+
+
+def an_object(raw: msgspec.Raw, at: str) -> msgspec.Raw:
+    """`raw` itself if it is a JSON object; a schema or a tool input is passed on unread, but it must be one."""
+    if (kind := kind_of(raw)) != "object":
+        raise refuse(at, f"Expected `object`, got `{kind}`")
+    return raw
+
+
+def a_flag(value: object, at: str) -> None:
+    """Refuse anything that would switch on what this server does not have; absence and `false` pass."""
+    if value not in (None, False):
+        raise refuse(at, "is not supported by this server")
+
+
+def _named(text: str, at: str) -> InvalidRequest:
+    match = _WHERE.match(text)
+    what, path = (match["what"], match["path"]) if match else (text, None)
+    param = join(at, _dotted(path or ""))
+    if missing := _MISSING.search(what):
+        return refuse(join(param, missing[1]), "Field required")
+    return refuse(param, what) if param else InvalidRequest(f"The request body: {what}")
+
+
+def _dotted(path: str) -> str:
+    return _INDEX.sub(r".\1", path).strip(".").replace("....", "")
+
+
+def _malformed(problem: str, at: str) -> InvalidRequest:
+    if at:
+        return refuse(at, problem)
+    return InvalidRequest(f"The request body could not be parsed as JSON: {problem}")

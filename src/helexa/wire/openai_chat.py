@@ -1,0 +1,320 @@
+"""The chat-completions dialect's shapes: lenient in, strict out.
+
+Three groups: the request a client sends (read for checks and for Mapping C), the request a neuron gets, and what a
+neuron answers, whole or streamed. The last is on the hot path: it names only what is needed, and the decoder skips
+the rest of the chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+# ── A client's request ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ImageUrl(msgspec.Struct, frozen=True):
+    url: str
+    detail: str | None = None
+
+
+class PartIn(msgspec.Struct, frozen=True):
+    """Unknown part types pass a check: an engine may know them."""
+
+    type: str
+    text: str | None = None
+    image_url: ImageUrl | None = None
+    refusal: str | None = None
+
+
+class FunctionIn(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str | None = None
+
+
+class CallIn(msgspec.Struct, frozen=True):
+    function: FunctionIn | None = None
+    id: str | None = None
+    type: str | None = None
+
+
+class MessageIn(msgspec.Struct, frozen=True):
+    role: str
+    content: str | list[PartIn] | None = None
+    name: str | None = None
+    tool_calls: list[CallIn] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    function_call: FunctionIn | None = None
+
+
+class FunctionTool(msgspec.Struct, frozen=True):
+    name: str
+    description: str | None = None
+    parameters: msgspec.Raw | None = None
+    strict: bool | None = None
+
+
+class ToolIn(msgspec.Struct, frozen=True):
+    type: str
+    function: FunctionTool | None = None
+
+
+class NamedFunction(msgspec.Struct, frozen=True):
+    name: str
+
+
+class AllowedTool(msgspec.Struct, frozen=True):
+    type: str | None = None
+    function: NamedFunction | None = None
+
+
+class AllowedTools(msgspec.Struct, frozen=True):
+    mode: str
+    tools: list[AllowedTool]
+
+
+class ChoiceIn(msgspec.Struct, frozen=True):
+    type: str
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+class JsonSchema(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: str = "output"
+    schema: msgspec.Raw | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, omit_defaults=True):
+    type: str
+    json_schema: JsonSchema | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    include_usage: bool | None = None
+
+
+class Request(msgspec.Struct, frozen=True):
+    """`POST /v1/chat/completions` as a client writes it."""
+
+    model: str
+    messages: list[MessageIn]
+    tools: list[ToolIn] | None = None
+    tool_choice: str | ChoiceIn | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    logit_bias: dict[str, float] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    modalities: list[str] | None = None
+    audio: msgspec.Raw | None = None
+
+
+class CompletionRequest(msgspec.Struct, frozen=True):
+    """`POST /v1/completions`; the prompt may be token ids."""
+
+    model: str
+    prompt: msgspec.Raw
+    suffix: str | None = None
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+    logprobs: int | None = None
+    echo: bool | None = None
+    logit_bias: dict[str, float] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True):
+    """`POST /v1/embeddings`; langchain sends token ids by default."""
+
+    model: str
+    input: msgspec.Raw
+    encoding_format: str | None = None
+    dimensions: int | None = None
+    user: str | None = None
+
+
+# ── The request a neuron gets ──────────────────────────────────────────────────────────────────────────────────
+
+
+class TextOut(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    text: str
+
+
+class ImageOut(msgspec.Struct, frozen=True, tag_field="type", tag="image_url"):
+    image_url: ImageUrl
+
+
+class FunctionOut(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class CallOut(msgspec.Struct, frozen=True):
+    id: str
+    function: FunctionOut
+    type: str = "function"
+
+
+class MessageOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    role: str
+    content: str | list[TextOut | ImageOut]
+    reasoning_content: str | None = None
+    tool_calls: list[CallOut] | None = None
+    tool_call_id: str | None = None
+
+
+class FunctionToolOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: str
+    description: str | None = None
+    parameters: msgspec.Raw | None = None
+    strict: bool | None = None
+
+
+class ToolOut(msgspec.Struct, frozen=True):
+    function: FunctionToolOut
+    type: str = "function"
+
+
+class ChoiceOut(msgspec.Struct, frozen=True):
+    function: NamedFunction
+    type: str = "function"
+
+
+class TemplateOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    enable_thinking: bool | None = None
+
+
+class RequestOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `from_canon` writes. Fields at their default are not sent."""
+
+    model: str
+    messages: list[MessageOut]
+    tools: list[ToolOut] | None = None
+    tool_choice: str | ChoiceOut | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    max_tokens: int | None = None
+    stop: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    reasoning_effort: str | None = None
+    thinking_budget_tokens: int | None = None
+    chat_template_kwargs: TemplateOptions | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    user: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+# ── A neuron's answer ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class FunctionDelta(msgspec.Struct, frozen=True):
+    """Some engines send the arguments as an object and not as its text."""
+
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class CallDelta(msgspec.Struct, frozen=True):
+    function: FunctionDelta | None = None
+    index: int | None = None
+    id: str | None = None
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """The `delta` of a chunk and the `message` of a whole answer."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[CallDelta] | None = None
+    function_call: FunctionDelta | None = None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """`stop_reason` is vLLM's: the stop string, or the id of the stop token; `stopping_word` is llama.cpp's."""
+
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+    stopping_word: str | None = None
+    index: int | None = None
+
+
+class PromptDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct, frozen=True):
+    reasoning_tokens: int | None = None
+
+
+class UsageIn(msgspec.Struct, frozen=True):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """llama.cpp's own count, on the chunk that finishes: of the prompt, `cache_n` came from the cache."""
+
+    cache_n: int | None = None
+    prompt_n: int | None = None
+    predicted_n: int | None = None
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A streamed chunk or a whole answer; `error` stands in either's place when the engine failed."""
+
+    choices: list[Choice] | None = None
+    usage: UsageIn | None = None
+    timings: Timings | None = None
+    error: msgspec.Raw | None = None
+    object: str | None = None
+
+
+CHUNK = msgspec.json.Decoder(Chunk)
+REQUEST = msgspec.json.Decoder(Request)
+COMPLETION_REQUEST = msgspec.json.Decoder(CompletionRequest)
+EMBEDDING_REQUEST = msgspec.json.Decoder(EmbeddingRequest)

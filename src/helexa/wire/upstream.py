@@ -1,0 +1,96 @@
+"""What an engine said went wrong, in whichever of the forms engines use, as a neutral `Fault`.
+
+Our own neuron answers with the OpenAI envelope of `envelopes`, so its code and details come through as they are.
+llama.cpp, vLLM, FastAPI and plain text have their own; only "the prompt is too long" needs more than the message,
+because clients read the two numbers out of it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+import msgspec
+
+from helexa.wire.canon import Fault
+from helexa.wire.envelopes import CONTEXT
+
+_TOO_LONG_TYPES = ("exceed_context_size_error", CONTEXT)
+_TOO_LONG = (
+    re.compile(r"maximum context length is (?P<window>\d+) tokens\D+?(?P<prompt>\d+) tokens"),
+    re.compile(r"passed (?P<prompt>\d+) input tokens.*?context length is only (?P<window>\d+)", re.DOTALL),
+    re.compile(r"prompt \(length (?P<prompt>\d+)\) is longer than the maximum model length of (?P<window>\d+)"),
+    re.compile(r"prompt is too long: (?P<prompt>\d+) tokens > (?P<window>\d+)"),
+    re.compile(r"request \((?P<prompt>\d+) tokens\) exceeds the available context size \((?P<window>\d+) tokens\)"),
+)
+_CODE_OF_STATUS = {429: "rate_limit_exceeded", 503: "service_unavailable"}
+_TEXT_LIMIT = 500
+
+
+def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None) -> Fault:
+    """The fault behind an engine's error answer, whatever its form; never raises."""
+    error = _error_object(body)
+    message = _text(error.get("message")) or f"The engine answered with status {status}."
+    code = _text(error.get("code")) or _text(error.get("type"))
+    if (too_long := _too_long(error, code, message)) is not None:
+        return Fault(status=400, code=CONTEXT, message=message, param="messages", details=too_long)
+    return Fault(
+        status=status,
+        code=_code(code, status),
+        message=message,
+        param=_text(error.get("param")) or None,
+        retry_after=retry_after,
+        details=_details(error),
+    )
+
+
+def stream_fault(body: bytes) -> Fault:
+    """The fault behind an error in mid-stream, where the status is inside, or is 500."""
+    code = _error_object(body).get("code")
+    known = isinstance(code, int) and 400 <= code < 600
+    return upstream_fault(code if known else 500, body)
+
+
+def _error_object(body: bytes) -> dict[str, object]:
+    try:
+        document: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        document = body.decode("utf-8", "replace")[:_TEXT_LIMIT].strip()
+    if not isinstance(document, dict):
+        return {"message": document}
+    whole = cast(dict[str, object], document)
+    inner = whole.get("error", whole.get("detail", whole))
+    return cast(dict[str, object], inner) if isinstance(inner, dict) else {"message": inner}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _code(code: str, status: int) -> str:
+    if code and code not in ("invalid_request_error", "server_error"):
+        return code
+    return _CODE_OF_STATUS.get(status, "invalid_request_error" if status < 500 else "upstream_error")
+
+
+def _details(error: dict[str, object]) -> dict[str, object]:
+    details = error.get("details")
+    return cast(dict[str, object], details) if isinstance(details, dict) else {}
+
+
+def _too_long(error: dict[str, object], code: str, message: str) -> dict[str, object] | None:
+    """The two numbers, if this is about the window; an empty dict when it is, but does not say them."""
+    details = _details(error)
+    if error.get("type") in _TOO_LONG_TYPES or code in _TOO_LONG_TYPES:
+        prompt, window = error.get("n_prompt_tokens"), error.get("n_ctx")
+        if isinstance(prompt, int) and isinstance(window, int):
+            return {**details, "prompt_tokens": prompt, "context_tokens": window}
+        return details or _numbers(message) or {}
+    return _numbers(message)
+
+
+def _numbers(message: str) -> dict[str, object] | None:
+    for pattern in _TOO_LONG:
+        if match := pattern.search(message):
+            return {"prompt_tokens": int(match["prompt"]), "context_tokens": int(match["window"])}
+    return None
