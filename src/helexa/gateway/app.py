@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from helexa.base import lifeline
 from helexa.base.clock import Clock, SystemClock
 from helexa.base.errors import HelexaError
 from helexa.base.tasks import Crew
@@ -250,6 +251,7 @@ async def run(path: Path, ready: Callable[[list[str]], None]) -> None:
         except HelexaError as error:
             log.error("not reloaded, nothing changed: %s", error)
 
+    lifeline.watch(os.environ, over.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: cortex.crew.start(reload(), name="reload"))
     began = time.monotonic()
     ready(await cortex.start())

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.openmetrics.exposition import (
+    CONTENT_TYPE_LATEST,
+    generate_latest,  # pyright: ignore[reportUnknownVariableType] - untyped there
+)
 from prometheus_client.registry import Collector
 
 from helexa.gateway.fleet.model import Fleet, Status
@@ -96,7 +99,8 @@ class Metrics(Collector):
 
     def scrape(self) -> tuple[str, bytes]:
         """(content type, OpenMetrics text)."""
-        return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+        text: bytes = generate_latest(self._registry)  # pyright: ignore[reportUnknownVariableType] - untyped there
+        return CONTENT_TYPE_LATEST, text
 
     def collect(self) -> Iterator[Metric]:
         yield from self._counters()

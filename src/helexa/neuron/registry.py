@@ -60,7 +60,9 @@ def offered(names: Iterable[str]) -> tuple[Harness, ...]:
     wanted = tuple(names)
     unknown = [name for name in wanted if name not in HARNESSES]
     if unknown:
-        raise ConfigError(path="harnesses", problem=f"no engine is called `{unknown[0]}`; there are {', '.join(HARNESSES)}")
+        raise ConfigError(
+            path="harnesses", problem=f"no engine is called `{unknown[0]}`; there are {', '.join(HARNESSES)}"
+        )
     if wanted:
         return tuple(HARNESSES[name] for name in wanted)
     return tuple(harness for harness in _ALL if harness.installed)

@@ -14,7 +14,7 @@ import msgspec
 # ── A client's request ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ImageUrl(msgspec.Struct, frozen=True):
+class ImageUrl(msgspec.Struct, frozen=True, omit_defaults=True):
     url: str
     detail: str | None = None
 
@@ -84,7 +84,7 @@ class ChoiceIn(msgspec.Struct, frozen=True):
 
 
 class JsonSchema(msgspec.Struct, frozen=True, omit_defaults=True):
-    name: str = "output"
+    name: str = ""
     schema: msgspec.Raw | None = None
     strict: bool | None = None
     description: str | None = None

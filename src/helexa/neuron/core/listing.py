@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from helexa.base.ids import SourceId
-from helexa.neuron.core.plan import Format, RemoteFile, Warmth
+from helexa.neuron.core.plan import Format, RemoteFile
 
 PREFERENCE: Final = (
     "Q4_K_M", "Q4_K_L", "Q4_K_S", "Q4_0", "Q4_1", "IQ4_NL", "IQ4_XS", "MXFP4", "Q5_K_M", "Q5_K_S", "Q5_0", "Q5_1",
@@ -29,11 +29,10 @@ _TEXT_SIDE = re.compile(r"^(?:[^/]+\.(?:json|jinja|txt|model|tiktoken)|additiona
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """One look at a source. `warmth` holds for all of `files` together."""
+    """One look at a source: everything that it holds, needed or not."""
 
     source: SourceId
     files: tuple[RemoteFile, ...]
-    warmth: Warmth = "cold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

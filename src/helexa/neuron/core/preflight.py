@@ -57,8 +57,9 @@ class Selection:
     format: Format
     source: SourceId | None
     files: tuple[RemoteFile, ...]
-    warmth: Warmth
     spec: ModelSpec
+    warmth: Warmth = "cold"
+    """Where the selected files are; the shell looks and fills it in."""
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
     @property
@@ -115,7 +116,6 @@ def select(
         format=chosen,
         source=listing.source,
         files=files,
-        warmth=listing.warmth,
         spec=spec,
         defaults=defaults,
     )
@@ -272,12 +272,15 @@ def preflight(
     devices: Sequence[DeviceState],
     harnesses: Mapping[str, HarnessInfo],
     *,
+    warmth: Warmth = "cold",
     disk_free: int | None = None,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> LoadPlan | Refused:
     """Both steps at once, for a caller that has the shape already."""
     selection = select(spec, listing, devices, harnesses, defaults or {})
-    return selection if isinstance(selection, Refused) else settle(selection, shape, devices, disk_free)
+    if isinstance(selection, Refused):
+        return selection
+    return settle(replace(selection, warmth=warmth), shape, devices, disk_free)
 
 
 def _usable(selection: Selection, devices: Sequence[DeviceState]) -> Sequence[DeviceState] | Refused:

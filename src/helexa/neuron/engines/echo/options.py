@@ -1,0 +1,74 @@
+"""What a load order may ask of the echo engine."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from helexa.neuron.harness import BadOption
+
+_FAIL = re.compile(r"(?P<bare>load|fault)|(?P<how>step|crash|hang):(?P<after>\d+|load)")
+
+How = Literal["load", "fault", "step", "crash", "hang"]
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A call that the model makes when the request has tools. `arguments` is an object, or its JSON text."""
+
+    name: str
+    arguments: dict[str, Any] | str = {}
+
+
+class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`memory_mb` it is said to use (MiB); `load_s` a load takes; 0 tokens a second means as fast as it goes; `reply`
+    is said instead of the user's own last words.
+
+    `fail`: "load" the load fails; "fault" the load meets a device fault; "step:N" a typed error after N tokens;
+    "crash:N" the process dies after N tokens ("crash:load": while it loads); "hang:N" it stops producing.
+    """
+
+    memory_mb: int = 64
+    load_s: float = 0.0
+    tokens_per_s: float = 0.0
+    prefill_tokens_per_s: float = 0.0
+    reply: str | None = None
+    tool_calls: list[ToolCall] = []
+    fail: str = ""
+
+    @property
+    def failure(self) -> Failure | None:
+        """What `fail` says. Raises BadOption when it says nothing known."""
+        if not self.fail:
+            return None
+        match = _FAIL.fullmatch(self.fail)
+        if match is None:
+            raise BadOption("fail", KNOWN, f"option `fail`: `{self.fail}` is not load, fault, step:N, crash:N or hang:N")
+        if match["bare"]:
+            return Failure(how=match["bare"], after=-1)
+        return Failure(how=match["how"], after=-1 if match["after"] == "load" else int(match["after"]))
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """How it fails, and after how many tokens (-1: while it loads)."""
+
+    how: str
+    after: int
+
+
+KNOWN = tuple(EchoOptions.__struct_fields__)
+
+
+def parse(options: dict[str, Any]) -> EchoOptions:
+    """The options of an order. Raises BadOption for one that is not known, or a value it cannot be."""
+    unknown = next((name for name in options if name not in KNOWN), None)
+    if unknown is not None:
+        raise BadOption(unknown, KNOWN)
+    try:
+        parsed = msgspec.convert(options, EchoOptions, strict=False)
+    except msgspec.ValidationError as error:
+        name = re.search(r"`\$\.(\w+)", str(error))
+        raise BadOption(name[1] if name else "options", KNOWN, f"options: {error}") from error
+    _ = parsed.failure
+    return parsed

@@ -1,0 +1,542 @@
+"""The keeper: owns each model's life. `tell(model, event)` is the only writer, synchronous and without an await.
+
+What a state needs done comes back as effects; slow ones run as named tasks of the crew and end by telling an event.
+Nobody outside holds a model's state: askers hold a LoadJob, requests hold a Seat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, assert_never
+
+from helexa.base.clock import Clock
+from helexa.base.errors import Conflict, HelexaError, Refused, Unavailable, UnknownModel
+from helexa.base.ids import canonical, fresh
+from helexa.base.tasks import Crew
+from helexa.base.units import human_mib
+from helexa.neuron.core import lifecycle as life
+from helexa.neuron.core.admission import Gate
+from helexa.neuron.core.ledger import Ledger, Shortfall
+from helexa.neuron.core.plan import DeviceState, LoadPlan
+from helexa.neuron.device.pool import Dead, Lost, News, Poisoned, Pool, Ready
+from helexa.neuron.device.process import JobFailed
+from helexa.neuron.harness import DeviceRef, LoadOrder, Report
+from helexa.neuron.keeper import views
+from helexa.neuron.keeper.feed import Feed
+from helexa.neuron.keeper.loads import Jobs, LoadJob
+from helexa.neuron.keeper.seats import Seat, Seats
+from helexa.wire.control import Event, Model, ModelLoad, ModelSpec
+
+log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 0.1
+KEPT_FAILURES = 64
+FORCED_WAIT_S = 5.0
+
+
+class Preparation(Protocol):
+    """Where plans and files come from: preflight and sources."""
+
+    async def plan(self, spec: ModelSpec, devices: Sequence[DeviceState]) -> LoadPlan:
+        """Decide how `spec` would be loaded. Raises Refused with a `kind`."""
+        ...
+
+    async def fetch(self, plan: LoadPlan, report: Report) -> tuple[str, ...]:
+        """The plan's files as absolute paths, downloaded if need be. Raises Refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the keeper has to know of the machine. `engines` maps a harness to its "module:Class"; `sockets` is a
+    private folder for the models' sockets; `blocked` says why nothing can be loaded at all (a broken driver)."""
+
+    devices: Mapping[int, DeviceRef]
+    found: tuple[DeviceState, ...]
+    engines: Mapping[str, str]
+    sockets: Path
+    max_in_flight: int = 0
+    max_queue_depth: int = 64
+    max_wait_s: float = 30.0
+    boot_id: str = ""
+    blocked: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    """What is held of one model beside its state."""
+
+    model_id: str
+    state: life.State | None = None
+    spec: ModelSpec | None = None
+    job: LoadJob | None = None
+    error: HelexaError | None = None
+    order: LoadOrder | None = None
+    seats: Seats | None = None
+    told_s: float = 0.0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Keeper:
+    """All models of this neuron."""
+
+    def __init__(self, host: Host, preparation: Preparation, pool: Pool, *, clock: Clock, crew: Crew) -> None:
+        self._host, self._preparation, self._pool = host, preparation, pool
+        self._clock, self._crew = clock, crew
+        self._entries: dict[str, _Entry] = {}
+        self._ledger = Ledger(found=host.found)
+        self._jobs = Jobs()
+        self._sockets = 0
+        self.feed = Feed()
+        self.draining = False
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{name} {views.STATUS[type(e.state)]}" for name, e in self._entries.items() if e.state)
+        return f"Keeper({states or 'no models'}; {self._ledger!r})"
+
+    # What is asked of it ----------------------------------------------------------------------------------------------
+
+    def load(self, spec: ModelSpec) -> LoadJob:
+        """Have a model loaded; every ask for the same model shares one job, and one that is loaded is a finished one.
+
+        Raises Conflict while draining, Unavailable while the model is on its way out or nothing can be loaded here.
+        """
+        self._door(spec.model_id)
+        model_id = canonical(spec.model_id)
+        entry = self._entries.get(model_id) or _Entry(model_id=model_id)
+        match entry.state:
+            case life.Loaded():
+                return self._finished(model_id)
+            case life.Unloading():
+                raise Unavailable(model=model_id, reason="it is being unloaded", retry_after=1.0)
+            case life.Loading() | life.Recovering() | life.Poisoned():
+                entry.job = entry.job or self._jobs.add(LoadJob(id=fresh("load_"), model_id=model_id))
+                return entry.job
+            case None | life.Failed():
+                job = entry.job = self._jobs.add(LoadJob(id=fresh("load_"), model_id=model_id))
+                entry.spec, entry.error = spec, None
+                self._entries[model_id] = entry
+                self._tell(entry, life.Asked(job_id=job.id))
+                return job
+
+    async def preflight(self, spec: ModelSpec) -> LoadPlan:
+        """What a load would do now, without doing it. Raises Refused."""
+        return await self._plan(spec)
+
+    async def unload(self, model_id: str, *, force: bool = False, drain_s: float | None = None) -> int:
+        """Have a model go; returns the MiB that came free. Requests in flight: 409, unless `force` ends them or
+        `drain_s` waits for them so long. Goes on when the asker leaves. Raises UnknownModel, Conflict."""
+        entry = self._known(model_id)
+        match entry.state:
+            case life.Loading():
+                raise Conflict(reason=f"`{entry.model_id}` is still loading")
+            case life.Recovering(running=True):
+                raise Conflict(reason=f"`{entry.model_id}` is being brought back")
+            case life.Loaded() if entry.seats and entry.seats.in_flight and not force and drain_s is None:
+                busy = entry.seats.in_flight
+                raise Conflict(reason=f"`{entry.model_id}` has {busy} requests in flight", in_flight=busy)
+            case _:
+                freed_mb = self._ledger.of(entry.model_id)
+        leaving = self._crew.start(self._leave(entry, force, drain_s), name=f"unload {entry.model_id}")
+        await asyncio.wait((leaving,))
+        if not entry.gone.is_set():
+            raise Conflict(reason=f"`{entry.model_id}` still had requests in flight after {drain_s} s")
+        return freed_mb
+
+    def seat(self, model_id: str, *, queued: bool = True) -> AbstractAsyncContextManager[Seat]:
+        """A seat on a loaded model. Raises UnknownModel, or Unavailable with a Retry-After."""
+        if self.draining:
+            raise Unavailable(model=model_id, reason="this neuron is shutting down", retry_after=15.0)
+        entry = self._entries.get(canonical(model_id))
+        if entry is None or entry.state is None:
+            raise self._unknown(model_id)
+        if not isinstance(entry.state, life.Loaded) or entry.seats is None:
+            raise _not_now(entry.model_id, entry.state)
+        return entry.seats.take(queued=queued)
+
+    def job(self, job_id: str) -> LoadJob | None:
+        """A load job by its id."""
+        return self._jobs.get(job_id)
+
+    # What it tells ----------------------------------------------------------------------------------------------------
+
+    def status(self, model_id: str) -> life.State | None:
+        """The state of a model; None when it is not here."""
+        entry = self._entries.get(canonical(model_id))
+        return entry.state if entry else None
+
+    def models(self) -> list[Model]:
+        """Every model that is here, or failed to be."""
+        return [view for entry in self._entries.values() if (view := self._view(entry)) is not None]
+
+    def loads(self) -> list[ModelLoad]:
+        """How busy each loaded model is."""
+        return [
+            ModelLoad(id=entry.model_id, in_flight=entry.seats.in_flight, queue_depth=entry.seats.waiting)
+            for entry in self._entries.values()
+            if entry.seats is not None
+        ]
+
+    def devices(self) -> tuple[DeviceState, ...]:
+        """The devices with what is reserved on them."""
+        return self._ledger.devices()
+
+    def sockets(self) -> set[str]:
+        """Where models are served now."""
+        return {entry.order.socket for entry in self._entries.values() if entry.order is not None}
+
+    # What it hears ----------------------------------------------------------------------------------------------------
+
+    def refreshed(self, found: Sequence[DeviceState]) -> None:
+        """A newer look at the devices."""
+        self._ledger = self._ledger.refreshed(found)
+
+    def hear(self, news: News) -> None:
+        """What the pool tells of a worker."""
+        match news:
+            case Lost():
+                how = "; ".join((f"the worker ended: {news.how}", *news.lines))
+                event = life.Lost(how=how, planned=news.planned)
+            case Poisoned():
+                event = life.Faulted(cause=news.cause)
+            case Dead():
+                event = life.GaveUp(cause=news.cause)
+            case Ready():
+                return
+        for entry in tuple(self._entries.values()):
+            plan = views.plan_of(entry.state)
+            if plan is not None and news.device in plan.devices[:1]:
+                self._tell(entry, event)
+
+    async def close(self, within_s: float) -> None:
+        """Stop taking work, wake who waits, give requests `within_s` to end, then unload everything."""
+        self.draining = True
+        for entry in self._entries.values():
+            if entry.seats is not None:
+                entry.seats.close(_shutting_down(entry.model_id))
+        for job in self._jobs.running():
+            job.finish(Conflict(reason="this neuron is shutting down"))
+        loaded = [entry for entry in self._entries.values() if isinstance(entry.state, life.Loaded)]
+        await asyncio.gather(*(self._close_one(entry, within_s) for entry in loaded))
+        self.feed.close()
+
+    async def _close_one(self, entry: _Entry, within_s: float) -> None:
+        if entry.seats is not None:
+            await _bounded(entry.seats.empty(), within_s)
+        await _bounded(self._leave(entry, force=True, drain_s=None), FORCED_WAIT_S)
+
+    # The one writer ---------------------------------------------------------------------------------------------------
+
+    def _tell(self, entry: _Entry, event: life.Event) -> None:
+        before = entry.state
+        entry.state, effects = life.step(before, event, self._clock.now())
+        for effect in effects:
+            self._run(entry, effect)
+        self._settle(entry, before)
+        self._announce(entry, before)
+
+    def _run(self, entry: _Entry, effect: life.Effect) -> None:
+        name = entry.model_id
+        match effect:
+            case life.Bring():
+                self._crew.start(self._bring(entry), name=f"load {name}")
+            case life.Reload():
+                self._crew.start(self._reload(entry, effect.plan), name=f"reload {name}")
+            case life.WaitThenRetry():
+                self._crew.start(self._wait(entry, effect.seconds), name=f"back-off {name}")
+            case life.Free():
+                self._crew.start(self._free(entry, effect.plan), name=f"free {name}")
+            case life.Release():
+                self._ledger = self._ledger.release(name)
+
+    def _settle(self, entry: _Entry, before: life.State | None) -> None:
+        """Keep seats, job and registration in step with the state."""
+        state = entry.state
+        if isinstance(state, life.Loaded) and entry.order is not None:
+            if isinstance(before, life.Unloading) and entry.seats is not None:
+                entry.seats.reopen()
+            elif not isinstance(before, life.Loaded):
+                entry.seats = Seats(entry.model_id, entry.order.socket, self._gate(state.plan))
+            self._end_job(entry, None)
+        elif entry.seats is not None and not isinstance(state, life.Unloading | life.Loaded):
+            entry.seats.close(_not_now(entry.model_id, state))
+            entry.seats.cut()
+            entry.seats = None
+        elif entry.seats is not None and isinstance(state, life.Unloading):
+            entry.seats.close(_not_now(entry.model_id, state))
+        if state is None or isinstance(state, life.Failed):
+            self._end_job(entry, entry.error or HelexaError(getattr(state, "error", "the load was given up")))
+            entry.order = None
+        if state is None:
+            entry.gone.set()
+            if self._entries.get(entry.model_id) is entry:
+                del self._entries[entry.model_id]
+
+    def _end_job(self, entry: _Entry, error: HelexaError | None) -> None:
+        job, entry.job = entry.job, None
+        if job is not None:
+            job.finish(error)
+
+    def _announce(self, entry: _Entry, before: life.State | None) -> None:
+        """Publish what changed; progress at most ten times a second for each model."""
+        state, boot_id = entry.state, self._host.boot_id
+        if state == before:
+            return
+        if state is None:
+            log.info("%s is gone", entry.model_id)
+            self.feed.publish(Event(kind="gone", boot_id=boot_id, model_id=entry.model_id))
+            return
+        moved = type(state) is type(before) and getattr(state, "stage", "") == getattr(before, "stage", "")
+        now = self._clock.now()
+        if moved and now - entry.told_s < PROGRESS_EVERY_S:
+            return
+        entry.told_s = now
+        kind = "progress" if type(state) is type(before) else "model"
+        if kind == "model":
+            log.info("%s is %s%s", entry.model_id, views.STATUS[type(state)], _because(state))
+            self._forget_old_failures()
+        self.feed.publish(Event(kind=kind, boot_id=boot_id, model_id=entry.model_id, model=self._view(entry)))
+
+    def _forget_old_failures(self) -> None:
+        failed = [name for name, entry in self._entries.items() if isinstance(entry.state, life.Failed)]
+        for name in failed[:-KEPT_FAILURES]:
+            del self._entries[name]
+
+    # Effects that take time -------------------------------------------------------------------------------------------
+
+    async def _bring(self, entry: _Entry) -> None:
+        assert entry.spec is not None
+        try:
+            self._tell(entry, life.Moved(stage="preflight", progress=None))
+            plan = await self._reserve(entry)
+            self._tell(entry, life.Planned(plan=plan))
+            files = await self._preparation.fetch(plan, self._reporter(entry))
+            entry.order = self._order(entry.model_id, plan, files)
+            await self._execute(entry, plan)
+        except Refused as error:
+            log.warning("%s refused: reason=%s detail=%s", entry.model_id, error.fields.get("kind"), error.message)
+            self._broke(entry, error)
+        except Exception as error:
+            self._broke(entry, _as_ours(error))
+
+    async def _reload(self, entry: _Entry, plan: LoadPlan) -> None:
+        try:
+            assert entry.order is not None
+            entry.order = self._order(entry.model_id, plan, entry.order.files)
+            await self._execute(entry, plan)
+        except Exception as error:
+            self._broke(entry, _as_ours(error))
+
+    async def _execute(self, entry: _Entry, plan: LoadPlan) -> None:
+        """Have the worker execute the order."""
+        assert entry.order is not None
+        engine = self._host.engines[plan.harness]
+        facts = await self._pool.load(plan.devices[0], engine, entry.order, self._reporter(entry))
+        if facts.used_mb is not None and len(plan.devices) == 1:
+            self._ledger = self._ledger.measured(entry.model_id, plan.devices[0], facts.used_mb)
+        self._tell(entry, life.Arrived(facts=facts))
+
+    async def _wait(self, entry: _Entry, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._tell(entry, life.Due())
+
+    async def _free(self, entry: _Entry, plan: LoadPlan) -> None:
+        device = plan.devices[0]
+        try:
+            await self._pool.unload(device, entry.model_id)
+        except JobFailed as error:  # what it still holds is unknown; a fresh worker holds nothing
+            log.error("unloading %s failed: %s", entry.model_id, error.message)
+            await self._pool.recycle(device, f"unloading {entry.model_id} failed")
+        except HelexaError:
+            pass  # the worker is gone, and the model with it
+        self._tell(entry, life.Freed())
+
+    async def _leave(self, entry: _Entry, force: bool, drain_s: float | None) -> None:
+        """Take a model out: close its door, empty it, free it."""
+        self._tell(entry, life.UnloadAsked())
+        if isinstance(entry.state, life.Unloading) and not entry.state.freeing:
+            if entry.seats is not None and not await self._emptied(entry.seats, force, drain_s):
+                self._tell(entry, life.DrainExpired())
+                return
+            self._tell(entry, life.Emptied())
+        if entry.state is not None:
+            await entry.gone.wait()
+
+    async def _emptied(self, seats: Seats, force: bool, drain_s: float | None) -> bool:
+        if force:
+            seats.cut()
+        await _bounded(seats.empty(), FORCED_WAIT_S if force else drain_s or 0.0)
+        return force or seats.in_flight == 0
+
+    # Parts of a load --------------------------------------------------------------------------------------------------
+
+    async def _reserve(self, entry: _Entry) -> LoadPlan:
+        """A plan whose memory is promised. Between plan and promise another load may win, so it is asked twice."""
+        assert entry.spec is not None
+        for _ in range(2):
+            plan = await self._plan(entry.spec)
+            outcome = self._ledger.reserve(entry.model_id, plan.shares)
+            if isinstance(outcome, Ledger):
+                self._ledger = outcome
+                return plan
+            shortfall = outcome
+        raise _does_not_fit(entry.model_id, shortfall)  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    async def _plan(self, spec: ModelSpec) -> LoadPlan:
+        try:
+            return await self._preparation.plan(spec, self._ledger.devices())
+        except Refused as error:
+            if error.fields.get("kind") == "does_not_fit":
+                error.fields["evictable"] = await self._would_fit(spec)
+            raise
+
+    async def _would_fit(self, spec: ModelSpec) -> bool:
+        """Whether it would fit if every other model here were unloaded."""
+        if not self._ledger.holds:
+            return False
+        try:
+            await self._preparation.plan(spec, self._ledger.emptied())
+        except Refused:
+            return False
+        return True
+
+    def _order(self, model_id: str, plan: LoadPlan, files: tuple[str, ...]) -> LoadOrder:
+        """The plan as its engine gets it; a fresh socket each time, for a stale one makes a server refuse to start."""
+        self._sockets += 1
+        return LoadOrder(
+            model_id=model_id,
+            files=files,
+            devices=tuple(self._device(share.device, share.needed_mb) for share in plan.shares),
+            socket=str(self._host.sockets / f"{self._sockets}.sock"),
+            context=plan.context,
+            slots=plan.slots,
+            options=plan.options,
+        )
+
+    def _device(self, index: int, promised_mb: int) -> DeviceRef:
+        ref = self._host.devices[index]
+        return DeviceRef(kind=ref.kind, index=ref.index, memory_mb=promised_mb, threads=ref.threads)
+
+    def _reporter(self, entry: _Entry) -> Report:
+        def report(stage: str, progress: float | None) -> None:
+            self._tell(entry, life.Moved(stage=stage, progress=progress))
+
+        return report
+
+    def _broke(self, entry: _Entry, error: HelexaError) -> None:
+        entry.error = error
+        refused = isinstance(error, Refused) and isinstance(entry.state, life.Loading)
+        self._tell(entry, life.Broke(error=error.message, refused=refused))
+
+    # Small answers ----------------------------------------------------------------------------------------------------
+
+    def _door(self, model_id: str) -> None:
+        if self.draining:
+            raise Conflict(reason="this neuron is draining", model_id=model_id)
+        if self._host.blocked is not None:
+            raise Unavailable(self._host.blocked, model=model_id, reason=self._host.blocked)
+
+    def _finished(self, model_id: str) -> LoadJob:
+        job = LoadJob(id=fresh("load_"), model_id=model_id)
+        job.finish()
+        return self._jobs.add(job)
+
+    def _gate(self, plan: LoadPlan) -> Gate:
+        host = self._host
+        seats = host.max_in_flight or max(1, plan.slots)
+        return Gate(seats=seats, queue=host.max_queue_depth, max_wait_s=host.max_wait_s)
+
+    def _view(self, entry: _Entry) -> Model | None:
+        if entry.state is None:
+            return None
+        in_flight = entry.seats.in_flight if entry.seats else 0
+        return views.model(entry.model_id, entry.state, held_mb=self._ledger.of(entry.model_id), in_flight=in_flight)
+
+    def _known(self, model_id: str) -> _Entry:
+        entry = self._entries.get(canonical(model_id))
+        if entry is None:
+            raise self._unknown(model_id)
+        return entry
+
+    def _unknown(self, model_id: str) -> UnknownModel:
+        here = ", ".join(f"`{name}`" for name, e in self._entries.items() if isinstance(e.state, life.Loaded))
+        hint = f"Loaded here: {here}." if here else "Nothing is loaded here."
+        return UnknownModel(f"The model `{model_id}` is not loaded on this neuron. {hint}", model=model_id, hint=hint)
+
+
+async def _bounded(work: Awaitable[None], within_s: float) -> None:
+    try:
+        await asyncio.wait_for(work, within_s)
+    except TimeoutError:
+        return
+
+
+def _not_now(model_id: str, state: life.State | None) -> HelexaError:
+    """Why a model that is known takes no request now."""
+    match state:
+        case life.Loading():
+            return Unavailable(model=model_id, reason="it is still loading", retry_after=2.0)
+        case life.Recovering() | life.Poisoned():
+            return Unavailable(model=model_id, reason=f"it is recovering ({state.error})", retry_after=2.0)
+        case life.Failed():
+            return Unavailable(model=model_id, reason=f"it failed: {state.error}", retry_after=30.0)
+        case life.Loaded() | life.Unloading() | None:
+            return Unavailable(model=model_id, reason="it is being unloaded", retry_after=1.0)
+        case _:
+            assert_never(state)
+
+
+def _shutting_down(model_id: str) -> Unavailable:
+    return Unavailable(model=model_id, reason="this neuron is shutting down", retry_after=15.0)
+
+
+def _because(state: life.State) -> str:
+    error = getattr(state, "error", "")
+    return f": {error}" if error else ""
+
+
+def _as_ours(error: Exception) -> HelexaError:
+    """Any failure of a load as one of the tree, with its whole chain of causes; one we did not foresee is logged."""
+    if isinstance(error, HelexaError):
+        return error
+    log.error("a load failed in a way nobody foresaw", exc_info=error)
+    causes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(causes) < 8:
+        causes.append(f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__ or cause.__context__
+    return HelexaError(": ".join(causes))
+
+
+def _does_not_fit(model_id: str, short: Shortfall) -> Refused:
+    devices = [
+        {
+            "device": want.device,
+            "needed_mb": want.needed_mb,
+            "free_mb": want.free_mb,
+            "total_mb": want.total_mb,
+            "reserved_mb": want.reserved_mb,
+            "foreign_mb": want.foreign_mb,
+        }
+        for want in short.wants
+    ]
+    missing = ", ".join(
+        f"device {w.device}: {human_mib(w.needed_mb)} needed, {human_mib(w.free_mb)} free" for w in short.wants
+    )
+    suggestion = (
+        "unload another model here" if short.evictable else "use a smaller context, a smaller quant or more devices"
+    )
+    return Refused(
+        f"The model `{model_id}` does not fit ({missing}); {suggestion}.",
+        kind="does_not_fit",
+        model_id=model_id,
+        needed_mb=short.needed_mb,
+        per_device=devices,
+        suggestion=suggestion,
+        evictable=short.evictable,
+    )

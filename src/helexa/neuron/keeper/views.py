@@ -1,0 +1,114 @@
+"""The keeper's states as the wire shows them."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from helexa.base.errors import HelexaError
+from helexa.neuron.core import lifecycle as life
+from helexa.neuron.core.plan import LoadPlan
+from helexa.wire.control import JobView, Limit, LoadingState, Model, PlanShare, PlanView, Servable
+
+STATUS: dict[type[life.State], str] = {
+    life.Loading: "loading",
+    life.Loaded: "loaded",
+    life.Unloading: "unloading",
+    life.Recovering: "recovering",
+    life.Poisoned: "poisoned",
+    life.Failed: "failed",
+}
+
+
+def plan_of(state: life.State | None) -> LoadPlan | None:
+    """The plan that a state holds, if it holds one."""
+    match state:
+        case life.Loading() | life.Loaded() | life.Recovering() | life.Poisoned():
+            return state.plan
+        case life.Unloading():
+            return state.was.plan
+        case life.Failed() | None:
+            return None
+        case _:
+            assert_never(state)
+
+
+def model(model_id: str, state: life.State, *, held_mb: int, in_flight: int) -> Model:
+    """One row of `GET /models`. `held_mb` is what the ledger keeps for it (MiB)."""
+    row = Model(id=model_id, status=STATUS[type(state)], in_flight=in_flight)
+    plan = plan_of(state)
+    if plan is not None:
+        row.harness = plan.harness
+        row.devices = list(plan.devices)
+        row.vram_predicted_mb = sum(share.needed_mb for share in plan.shares)
+        row.vram_used_mb = held_mb
+    match state:
+        case life.Loaded():
+            _served(row, state)
+        case life.Unloading():
+            _served(row, state.was)
+            row.servable = Servable(ok=False, reason="unloading")
+        case life.Loading():
+            row.loading = LoadingState(stage=state.stage, progress=state.progress)
+            row.servable = Servable(ok=False, reason="loading")
+        case life.Recovering():
+            row.loading = LoadingState(stage=state.stage, progress=state.progress)
+            row.servable = Servable(ok=False, reason="recovering", detail=state.error)
+        case life.Poisoned():
+            row.servable = Servable(ok=False, reason="poisoned", detail=state.error)
+        case life.Failed():
+            row.harness, row.error = state.harness, state.error
+            row.servable = Servable(ok=False, reason="failed", detail=state.error)
+        case _:
+            assert_never(state)
+    return row
+
+
+def _served(row: Model, state: life.Loaded) -> None:
+    facts = state.facts
+    row.capabilities = list(facts.capabilities)
+    row.limit = Limit(context=facts.context_length, output=facts.max_output_tokens)
+    row.tool_call, row.reasoning = facts.tool_call, facts.reasoning
+    row.load_s = round(state.load_s, 3)
+    row.servable = Servable(ok=True)
+
+
+def plan(plan: LoadPlan) -> PlanView:
+    """What preflight decided."""
+    return PlanView(
+        model_id=plan.model_id,
+        harness=plan.harness,
+        format=plan.format,
+        files=[file.name for file in plan.files],
+        download_bytes=plan.download_bytes,
+        context=plan.context,
+        warmth=plan.warmth,
+        shares=[
+            PlanShare(
+                device=share.device,
+                needed_mb=share.needed_mb,
+                weights_mb=share.weights_mb,
+                kv_mb=share.kv_mb,
+                compute_mb=share.compute_mb,
+            )
+            for share in plan.shares
+        ],
+    )
+
+
+def loading_of(state: life.State | None) -> LoadingState | None:
+    """Where a load or reload stands."""
+    match state:
+        case life.Loading() | life.Recovering():
+            return LoadingState(stage=state.stage, progress=state.progress)
+        case _:
+            return None
+
+
+def job(job_id: str, model_id: str, word: str, error: HelexaError | None, state: life.State | None) -> JobView:
+    """A load job."""
+    view = JobView(job_id=job_id, model_id=model_id, state=word)
+    if word == "running":
+        view.loading = loading_of(state)
+    if error is not None:
+        view.error = {"code": error.code, "status": error.status, "message": error.message, **error.fields}
+    return view

@@ -1,0 +1,389 @@
+"""Mapping A, first half: an Anthropic Messages request into the inner form.
+
+Never refuses what a local model can do without (`cache_control`, betas, sampling fields), always refuses what would
+change the meaning if it were ignored, and strips what ruins the engine's prefix cache: Claude Code's billing line
+changes with every request and stands first in the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, assert_never, get_args
+
+import msgspec
+
+from helexa.base.errors import InvalidRequest
+from helexa.wire import anthropic as shapes
+from helexa.wire import intake
+from helexa.wire.canon import (
+    Ask,
+    Capabilities,
+    Format,
+    ImagePart,
+    Part,
+    Role,
+    Sampling,
+    TextPart,
+    Thinking,
+    ThoughtPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    Turn,
+)
+from helexa.wire.translate.client_tools import CLIENT_TOOLS
+from helexa.wire.translate.turns import settle
+
+_T = TypeVar("_T")
+
+_BILLING = "x-anthropic-billing-header:"
+_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+_HOSTED = get_args(shapes.Hosted)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What is gathered on the way through the blocks."""
+
+    can: Capabilities
+    loaded: set[str] = field(default_factory=set[str])  # deferred tools that the conversation has brought in
+    notices: set[str] = field(default_factory=set[str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesAsk:
+    """A Messages request, read. `affinity` is the client's session, if it names one."""
+
+    ask: Ask
+    notices: tuple[str, ...]
+    affinity: str | None
+
+
+def read_messages(body: bytes, *, can: Capabilities, model: str | None = None, counting: bool = False) -> MessagesAsk:
+    """Read a `/v1/messages` body, or with `counting` a `/v1/messages/count_tokens` body. Raises InvalidRequest."""
+    request = intake.read(shapes.REQUEST, body)
+    _refuse_state(request)
+    reading = _Reading(can)
+    lead = Turn("system", (TextPart(text),)) if (text := _system(request.system)) else None
+    spoken = _turns(request.messages, reading)
+    system, turns = settle([lead, *spoken] if lead else spoken, _Words(), mid_system=can.mid_system)
+    _check_prefill(turns, request, can)
+    tools = _tools(request.tools or [], reading)
+    choice, parallel = _choice(request.tool_choice, tools)
+    user = request.metadata.user_id if request.metadata else None
+    ask = Ask(
+        model=model or request.model,
+        system=system,
+        turns=turns,
+        tools=tools,
+        choice=choice,
+        parallel=parallel,
+        sampling=_sampling(request, can, counting=counting),
+        format=_format(request),
+        thinking=_thinking(request),
+        user=user,
+        stream=bool(request.stream),
+    )
+    return MessagesAsk(ask=ask, notices=_notices(body, reading), affinity=_affinity(user))
+
+
+# ── Refusals ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _refuse_state(request: shapes.Request) -> None:
+    if request.thread is not None and intake.kind_of(request.thread) != "null":
+        # The one answer on which the SDK's tool runner drops `thread` and sends the whole history again.
+        raise InvalidRequest(
+            "thread: this server keeps no message threads; send the whole conversation",
+            param="thread",
+            details={"error_code": "thread_unsupported_request", "unsupported": []},
+        )
+    if request.mcp_servers:
+        raise intake.refuse("mcp_servers", "is not supported by this server")
+    if request.container is not None and intake.kind_of(request.container) != "null":
+        raise intake.refuse("container", "is not supported by this server")
+    if not request.messages:
+        raise intake.refuse("messages", "at least one message is required")
+
+
+class _Words:
+    """Anthropic's own sentences; its clients show them, and some look for them."""
+
+    def missing(self, calls: Sequence[ToolCall]) -> InvalidRequest:
+        at = calls[-1].at.split(".content.")[0]
+        ids = ", ".join(call.id for call in calls)
+        return intake.refuse(
+            at,
+            f"`tool_use` ids were found without `tool_result` blocks immediately after: {ids}. Each `tool_use` block "
+            "must have a corresponding `tool_result` block in the next message.",
+        )
+
+    def orphan(self, result: ToolResult) -> InvalidRequest:
+        return intake.refuse(
+            intake.join(result.at, "tool_use_id"),
+            f"unexpected `tool_use_id` found in `tool_result` blocks: {result.call_id}. Each `tool_result` block must "
+            "have a corresponding `tool_use` block in the previous message.",
+        )
+
+    def twice(self, at: str, call_id: str) -> InvalidRequest:
+        return intake.refuse(at, f"each `tool_use` must have a single result. Found the id {call_id} more than once")
+
+
+def _check_prefill(turns: tuple[Turn, ...], request: shapes.Request, can: Capabilities) -> None:
+    if turns and turns[-1].role == "assistant" and not can.prefill:
+        at = intake.join("messages", len(request.messages) - 1, "role")
+        raise intake.refuse(at, "this model cannot continue an assistant message; end with a user message")
+
+
+# ── Messages ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _system(system: str | list[shapes.Text] | None) -> str:
+    texts = [system] if isinstance(system, str) else [block.text for block in system or ()]
+    return "\n\n".join(filter(None, map(_without_billing, texts)))
+
+
+def _without_billing(text: str) -> str:
+    if not text.startswith(_BILLING):
+        return text
+    return text.partition("\n")[2].lstrip("\n")
+
+
+def _turns(messages: list[shapes.Message], reading: _Reading) -> list[Turn]:
+    turns: list[Turn] = []
+    for index, message in enumerate(messages):
+        at = f"messages.{index}"
+        role = _ROLES.get(message.role)
+        if role is None:
+            raise intake.refuse(f"{at}.role", f"Input should be 'user', 'assistant' or 'system', not '{message.role}'")
+        parts = _parts(message.content, role, f"{at}.content", reading)
+        if parts or role == "user":
+            turns.append(Turn(role, parts))
+    return turns
+
+
+def _parts(content: str | list[shapes.Block], role: Role, at: str, reading: _Reading) -> tuple[Part, ...]:
+    if isinstance(content, str):
+        return (TextPart(content),) if content else ()
+    parts: list[Part] = []
+    for index, block in enumerate(content):
+        parts += _block(block, role, f"{at}.{index}", reading)
+    return tuple(parts)
+
+
+def _block(block: shapes.Block, role: Role, at: str, reading: _Reading) -> Sequence[Part]:
+    if isinstance(block, shapes.ToolUse | shapes.Thinking | shapes.RedactedThinking):
+        _belongs(role, "assistant", at)
+        return _assistant_block(block, at, reading)
+    if isinstance(block, shapes.ToolResult):
+        _belongs(role, "user", at)
+        return (_result(block, at, reading),)
+    if isinstance(block, shapes.Compaction):
+        return (TextPart(block.content),) if block.content else ()
+    if isinstance(block, _HOSTED):
+        reading.notices.add(f"{at}.type")
+        return ()
+    if not isinstance(block, shapes.Text):
+        _belongs(role, "user", at)
+    return _user_block(block, at, reading)
+
+
+def _belongs(role: Role, wanted: Role, at: str) -> None:
+    if role != wanted:
+        raise intake.refuse(f"{at}.type", f"this block may only stand in messages of role '{wanted}'")
+
+
+def _assistant_block(
+    block: shapes.ToolUse | shapes.Thinking | shapes.RedactedThinking, at: str, reading: _Reading
+) -> Sequence[Part]:
+    match block:
+        case shapes.ToolUse():
+            reading.loaded.add(block.name)
+            raw = intake.an_object(block.input, f"{at}.input")
+            return (ToolCall(block.id, block.name, msgspec.json.format(bytes(raw), indent=-1).decode(), at),)
+        case shapes.Thinking():
+            return (ThoughtPart(block.thinking),) if block.thinking else ()
+        case shapes.RedactedThinking():
+            return ()  # only Anthropic can read it
+        case _:
+            assert_never(block)
+
+
+def _result(block: shapes.ToolResult, at: str, reading: _Reading) -> ToolResult:
+    parts = _result_parts(block.content, f"{at}.content", reading)
+    return ToolResult(block.tool_use_id, parts, bool(block.is_error), at)
+
+
+def _result_parts(
+    content: str | list[shapes.ResultBlock] | None, at: str, reading: _Reading
+) -> tuple[TextPart | ImagePart, ...]:
+    if not content:
+        return ()
+    if isinstance(content, str):
+        return (TextPart(content),)
+    parts: list[TextPart | ImagePart] = []
+    for index, block in enumerate(content):
+        parts += _user_block(block, f"{at}.{index}", reading)
+    return tuple(parts)
+
+
+def _user_block(block: shapes.ResultBlock, at: str, reading: _Reading) -> Sequence[TextPart | ImagePart]:
+    match block:
+        case shapes.Text():
+            return (TextPart(block.text),) if block.text else ()
+        case shapes.Image():
+            return (_image(block.source, f"{at}.source", reading.can),)
+        case shapes.Document():
+            return _document(block, at, reading)
+        case shapes.SearchResult():
+            head = [TextPart(text) for text in (block.title, block.source) if text]
+            return [*head, *(TextPart(text.text) for text in block.content)]
+        case shapes.ToolReference():
+            reading.loaded.add(block.tool_name)
+            return (TextPart(f"The tool {block.tool_name} is available now."),)
+        case _:
+            assert_never(block)
+
+
+def _image(source: shapes.Source, at: str, can: Capabilities) -> ImagePart:
+    if not can.vision:
+        raise intake.refuse(at.removesuffix(".source"), "this model does not support images")
+    if source.type == "base64":
+        return ImagePart(f"data:{_need(source.media_type, at, 'media_type')};base64,{_need(source.data, at, 'data')}")
+    if source.type == "url":
+        return ImagePart(_need(source.url, at, "url"))
+    raise intake.refuse(f"{at}.type", f"image sources of type '{source.type}' are not supported")
+
+
+def _document(block: shapes.Document, at: str, reading: _Reading) -> Sequence[TextPart | ImagePart]:
+    source, at = block.source, f"{at}.source"
+    head = [TextPart(text) for text in (block.title, block.context) if text]
+    if source.type == "text":
+        return [*head, TextPart(_need(source.data, at, "data"))]
+    if source.type == "content":
+        return [*head, *_result_parts(_need(source.content, at, "content"), f"{at}.content", reading)]
+    raise intake.refuse(f"{at}.type", f"documents of type '{source.type}' are not supported; send their text")
+
+
+def _need(value: _T | None, at: str, name: str) -> _T:
+    if value is None:
+        raise intake.refuse(f"{at}.{name}", "Field required")
+    return value
+
+
+# ── Tools ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tools(tools: list[shapes.Tool], reading: _Reading) -> tuple[Tool, ...]:
+    out: list[Tool] = []
+    for index, tool in enumerate(tools):
+        if tool.defer_loading and tool.name not in reading.loaded:
+            continue
+        at = f"tools.{index}"
+        if tool.input_schema is not None:
+            schema = intake.an_object(tool.input_schema, f"{at}.input_schema")
+            out.append(Tool(_need(tool.name, at, "name"), tool.description, schema, tool.strict))
+        elif tool.type in (None, "custom"):
+            raise intake.refuse(f"{at}.input_schema", "Field required")
+        elif known := CLIENT_TOOLS.get(tool.type.rpartition("_")[0]):
+            out.append(Tool(tool.name or known.name, known.description, known.schema))
+        elif reading.can.hosted_tools == "refuse":
+            raise intake.refuse(f"{at}.type", f"this server does not run the tool '{tool.type}'")
+        else:
+            reading.notices.add(f"{at}.type")
+    return tuple(out)
+
+
+def _choice(choice: shapes.ToolChoice | None, tools: tuple[Tool, ...]) -> tuple[ToolChoice | None, bool]:
+    if choice is None:
+        return None, True
+    parallel = not choice.disable_parallel_tool_use
+    if choice.type == "tool":
+        name = _need(choice.name, "tool_choice", "name")
+        if name not in {tool.name for tool in tools}:
+            raise intake.refuse("tool_choice.name", f"the tool '{name}' is not among the tools this server can offer")
+        return ToolChoice("tool", name), parallel
+    mode = _CHOICES.get(choice.type)
+    if mode is None:
+        raise intake.refuse("tool_choice.type", f"Input should be 'auto', 'any', 'tool' or 'none', not '{choice.type}'")
+    if mode == "required" and not tools:
+        raise intake.refuse("tool_choice", "there is no tool this server can offer")
+    return (ToolChoice(mode) if tools else None), parallel
+
+
+# ── The rest ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sampling(request: shapes.Request, can: Capabilities, *, counting: bool) -> Sampling:
+    limit = request.max_tokens
+    if limit is None and not counting:
+        raise intake.refuse("max_tokens", "Field required")
+    if limit is not None and limit < 1:
+        raise intake.refuse("max_tokens", "Input should be greater than or equal to 1")
+    for index, stop in enumerate(request.stop_sequences or ()):
+        if stop and not stop.strip():
+            raise intake.refuse(f"stop_sequences.{index}", "each stop sequence must contain non-whitespace")
+    return Sampling(
+        max_tokens=clamped(limit, can),
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        stop=tuple(filter(None, request.stop_sequences or ())),
+    )
+
+
+def clamped(limit: int | None, can: Capabilities) -> int | None:
+    """Clients ask for 32k or 64k tokens blindly; only a prompt may be too long, never a wish."""
+    return min(limit, can.context_tokens) if limit and can.context_tokens else limit
+
+
+def _format(request: shapes.Request) -> Format | None:
+    at, wanted = "output_config.format", request.output_config.format if request.output_config else None
+    if wanted is None:
+        at, wanted = "output_format", request.output_format
+    if wanted is None:
+        return None
+    if wanted.type != "json_schema":
+        raise intake.refuse(f"{at}.type", f"Input should be 'json_schema', not '{wanted.type}'")
+    return Format(intake.an_object(_need(wanted.schema, at, "schema"), f"{at}.schema"))
+
+
+def _thinking(request: shapes.Request) -> Thinking:
+    effort = request.output_config.effort if request.output_config else None
+    if effort is not None and effort not in _EFFORTS:
+        raise intake.refuse("output_config.effort", f"Input should be one of {', '.join(_EFFORTS)}, not '{effort}'")
+    known = _EFFORTS.get(effort or "")
+    wanted = request.thinking
+    if wanted is None or wanted.type == "adaptive":
+        return Thinking(effort=known)
+    if wanted.type == "disabled":
+        return Thinking(on=False)
+    if wanted.type == "enabled":
+        return Thinking(on=True, budget_tokens=wanted.budget_tokens, effort=known)
+    raise intake.refuse("thinking.type", f"Input should be 'enabled', 'adaptive' or 'disabled', not '{wanted.type}'")
+
+
+class _UserId(msgspec.Struct):
+    session_id: str | None = None
+
+
+_USER_ID = msgspec.json.Decoder(_UserId)
+
+
+def _affinity(user: str | None) -> str | None:
+    """Claude Code's user id is JSON with the session inside; anyone else's is itself the best key there is."""
+    if not user or not user.startswith("{"):
+        return user or None
+    try:
+        return _USER_ID.decode(user).session_id or user
+    except (msgspec.DecodeError, RecursionError):
+        return user
+
+
+def _notices(body: bytes, reading: _Reading) -> tuple[str, ...]:
+    ignored = set(shapes.FIELDS.decode(body)) - shapes.HONOURED
+    return tuple(sorted(ignored | reading.notices))
