@@ -1,0 +1,83 @@
+"""The catalogue lists everything the fleet could serve, and tells the truth about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from helexa.base.errors import UnknownModel
+from helexa.gateway.config import ModelsFile, Profile
+from helexa.gateway.edge.render import judge
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.fleet.catalogue import Names, listing
+from helexa.wire import control
+from tests.gateway.plan.world import World
+
+
+def entries(world: World, file: ModelsFile | None = None) -> dict[str, dict[str, Any]]:
+    rows = listing(world.fleet, Names(file or ModelsFile()), lambda m: judge(world.fleet, m, world.now), 1)
+    return {row["id"]: row for row in rows}
+
+
+def test_a_cold_model_is_listed_with_the_nodes_that_could_serve_it() -> None:
+    world = World({"small": 500, "large": 2000}, {"a": 900})
+    row = entries(world)["a"]
+    assert (row["status"], row["loaded"], row["feasible_on"]) == ("cold", False, ["large"])
+
+
+def test_an_infeasible_model_is_listed_with_the_arithmetic() -> None:
+    row = entries(World({"n1": 500}, {"a": 900}))["a"]
+    assert row["status"] == "infeasible"
+    assert "900 MiB" in row["reason"]
+    assert "500 MiB total" in row["reason"]
+
+
+def test_a_loading_model_shows_its_stage_and_progress() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    state = control.LoadingState(stage="load", progress=0.4)
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="loading", loading=state)))
+    row = entries(world)["a"]
+    assert (row["status"], row["loading"]["stage"], row["loading"]["progress"]) == ("loading", "load", 0.4)
+
+
+def test_a_loaded_model_that_no_profile_lists_appears_too() -> None:
+    world = World({"n1": 1000}, {})
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="stray", vram_used_mb=300)))
+    row = entries(world)["stray"]
+    assert row["locations"] == [{"node": "n1", "status": "loaded", "vram_estimate_mb": 300}]
+
+
+def test_a_failed_model_says_why() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.ask("a")
+    world.load_fails()
+    row = entries(world)["a"]
+    assert (row["status"], row["reason"]) == ("failed", "n1: it broke")
+
+
+def test_the_measured_load_time_is_shown_and_an_unknown_one_is_left_out() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    assert "expected_load_s" not in entries(world)["a"]
+    world.ask("a")
+    world.load_done(took_s=3.0)
+    assert entries(world)["a"]["expected_load_s"] == 3.0
+
+
+def test_an_exact_alias_wins_over_a_glob_and_is_listed_as_its_own_entry() -> None:
+    file = ModelsFile(
+        models=(Profile(id="a", vram_mb=400), Profile(id="b", vram_mb=400)),
+        aliases={"gpt-*": "a", "gpt-4": "b"},
+    )
+    world = World({"n1": 1000}, {"a": 400, "b": 400})
+    names = Names(file)
+    assert names.resolve(world.fleet, "gpt-4") == "b"
+    assert names.resolve(world.fleet, "gpt-5-mini") == "a"
+    assert entries(world, file)["gpt-4"]["alias_of"] == "b"
+    assert "gpt-*" not in entries(world, file)
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_names() -> None:
+    world = World({"n1": 1000}, {"qwen3-8b": 400, "llama": 400})
+    with pytest.raises(UnknownModel, match="qwen3-8b"):
+        Names(ModelsFile()).resolve(world.fleet, "qwen3-7b")

@@ -1,0 +1,321 @@
+"""What the planner decides, case by case."""
+
+from __future__ import annotations
+
+from helexa.gateway.config import Eviction, Profile
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.fleet.model import Status
+from helexa.gateway.plan.instructions import Load, Refuse, Seat, Unload, Why
+from helexa.wire import control
+
+from .world import World
+
+
+def warm(world: World, model: str) -> int:
+    """Bring a model up with one request, which is still in flight."""
+    ask = world.ask(model)
+    world.load_done()
+    return ask
+
+
+def test_a_loaded_model_seats_its_request_at_once() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.finish(warm(world, "a"))
+    ask = world.ask("a")
+    assert world.seated[ask].node == "n1"
+
+
+def test_many_requests_for_a_cold_model_cause_one_load_and_are_seated_in_order() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    asks = [world.ask("a") for _ in range(5)]
+    assert len(world.loads) == 1
+    world.load_done()
+    assert list(world.seated) == asks
+
+
+def test_a_waiter_that_leaves_is_pruned_and_the_load_goes_on() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.leave(world.ask("a"), "a")
+    world.load_done()
+    assert world.status("a", "n1") is Status.LOADED
+    assert not world.seated
+
+
+def test_the_node_with_the_least_outstanding_work_is_taken() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    for node in ("n1", "n2"):
+        world.tell(ev.ModelSeen(node=node, model=control.Model(id="a")))
+    nodes = [world.seated[world.ask("a")].node for _ in range(4)]
+    assert sorted(nodes) == ["n1", "n1", "n2", "n2"]
+
+
+def test_a_session_keeps_its_node_among_equals() -> None:
+    world = World({"n1": 1000, "n2": 1000, "n3": 1000}, {"a": 400})
+    for node in world.memory:
+        world.tell(ev.ModelSeen(node=node, model=control.Model(id="a")))
+    taken: set[str] = set()
+    for _ in range(5):
+        ask = world.ask("a", affinity="session-7")
+        taken.add(world.seated[ask].node)
+        world.finish(ask)
+    assert len(taken) == 1
+
+
+def test_a_model_that_fits_beside_another_evicts_nothing() -> None:
+    world = World({"n1": 1000}, {"a": 400, "b": 500})
+    world.finish(warm(world, "a"))
+    warm(world, "b")
+    assert not world.evicted
+
+
+def test_the_idle_model_makes_room_and_comes_back_on_demand() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600})
+    world.finish(warm(world, "a"))
+    first = world.ask("b")
+    assert [(u.model, u.reason, u.made_for) for u in world.unloads] == [("a", "evicted", "b")]
+    world.unload_done()
+    world.load_done()
+    world.finish(first)
+    second = world.ask("a")
+    world.unload_done()
+    world.load_done()
+    assert world.seated[second].node == "n1"
+
+
+def test_a_busy_model_is_waited_for_and_not_evicted() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600})
+    busy = warm(world, "a")
+    world.ask("b")
+    assert not world.unloads
+    world.finish(busy)
+    assert [u.model for u in world.unloads] == ["a"]
+
+
+def test_a_waiter_that_has_been_patient_closes_the_door_of_a_model_that_is_never_idle() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600}, eviction=Eviction(patience_s=10))
+    busy = warm(world, "a")
+    waiting = world.ask("b")
+    world.wait(11)
+    late = world.ask("a")
+    assert late not in world.seated, "a newcomer was seated behind a closed door"
+    world.finish(busy)
+    world.unload_done()
+    world.load_done()
+    assert waiting in world.seated
+
+
+def test_a_pinned_model_is_never_a_victim_and_the_other_is_refused_for_good() -> None:
+    profiles = {"a": Profile(id="a", vram_mb=600, pinned=True), "b": Profile(id="b", vram_mb=600)}
+    world = World({"n1": 1000}, {"a": 600, "b": 600}, profiles=profiles)
+    world.finish(warm(world, "a"))
+    refusal = world.refused[world.ask("b")]
+    assert refusal.why is Why.INFEASIBLE
+    assert refusal.status == 422
+    assert not world.unloads
+
+
+def test_a_higher_rank_is_never_displaced_by_a_lower_one_and_equal_ranks_displace_both_ways() -> None:
+    profiles = {
+        "high": Profile(id="high", vram_mb=600, residency_priority=200),
+        "low": Profile(id="low", vram_mb=600, residency_priority=100),
+        "peer": Profile(id="peer", vram_mb=600, residency_priority=100),
+    }
+    world = World({"n1": 1000}, {}, profiles=profiles)
+    world.finish(warm(world, "low"))
+    there = world.ask("peer")
+    assert [u.model for u in world.unloads] == ["low"]
+    world.unload_done()
+    world.load_done()
+    world.finish(there)
+    back = world.ask("low")
+    assert [u.model for u in world.unloads] == ["peer"]
+    world.unload_done()
+    world.load_done()
+    world.finish(back)
+    high = world.ask("high")
+    world.unload_done()
+    world.load_done()
+    world.finish(high)
+    assert world.refused[world.ask("low")].why is Why.INFEASIBLE
+
+
+def test_a_model_that_can_never_fit_evicts_nothing_and_is_told_each_nodes_arithmetic() -> None:
+    world = World({"n1": 1000, "n2": 2000}, {"a": 600, "giant": 9000})
+    world.finish(warm(world, "a"))
+    refusal = world.refused[world.ask("giant")]
+    assert not world.unloads
+    assert refusal.status == 422
+    assert refusal.fields["kind"] == "does_not_fit"
+    assert refusal.fields["nodes"]["n2"]["needed_mb"] == 9000
+    assert refusal.fields["nodes"]["n2"]["per_device"][0]["available_mb"] == 2000
+
+
+def test_memory_of_other_processes_is_neither_free_nor_evictable() -> None:
+    world = World({"n1": 1000}, {"a": 600})
+    health = control.Health(devices=[control.DeviceHealth(index=0, vram_used_mb=500)])
+    world.tell(ev.Polled(node="n1", health=health, models=()))
+    assert world.refused[world.ask("a")].fields["per_device"][0]["foreign_mb"] == 500
+
+
+def test_a_failed_load_is_tried_on_another_node_before_anyone_is_refused() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    ask = world.ask("a")
+    first = world.loads[0].node
+    world.load_fails()
+    assert world.loads[0].node != first
+    world.load_done()
+    assert ask in world.seated
+
+
+def test_a_model_that_failed_everywhere_is_refused_with_its_reason_until_its_back_off_ends() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    ask = world.ask("a")
+    world.load_fails()
+    assert world.refused[ask].why is Why.FAILED
+    assert (world.refused[ask].retry_after or 0) > 0
+    assert not world.loads, "a broken load was tried again at once"
+    world.wait(3)
+    world.ask("a")
+    assert len(world.loads) == 1
+
+
+def test_a_typed_refusal_of_the_node_reaches_the_client_whole() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    ask = world.ask("a")
+    world.load_fails(status=422, kind="quant_not_found", available=["Q8_0"])
+    refusal = world.refused[ask]
+    assert (refusal.status, refusal.fields["kind"], refusal.fields["available"]) == (422, "quant_not_found", ["Q8_0"])
+
+
+def test_back_off_is_remembered_for_one_model_on_one_node_only() -> None:
+    world = World({"n1": 1000}, {"a": 400, "b": 400})
+    world.ask("a")
+    world.load_fails()
+    world.ask("b")
+    assert [load.model for load in world.loads] == ["b"]
+
+
+def test_a_recovering_model_holds_its_route_and_is_not_placed_a_second_time() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="recovering")))
+    ask = world.ask("a")
+    assert not world.loads
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="loaded")))
+    assert world.seated[ask].node == "n1"
+
+
+def test_a_draining_node_gets_no_new_work() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    world.finish(warm(world, "a"))
+    node = next(iter(world.fleet.places["a"]))
+    world.tell(ev.Drained(node=node, draining=True))
+    world.ask("a")
+    assert world.loads[0].node != node
+
+
+def test_three_missed_polls_make_a_node_unhealthy_and_one_answer_heals_it() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    for _ in range(2):
+        world.tell(ev.Missed(node="n1", reason="no answer"))
+    assert world.fleet.nodes["n1"].healthy
+    world.tell(ev.Missed(node="n1", reason="no answer"))
+    assert not world.fleet.nodes["n1"].healthy
+    assert world.refused[world.ask("a")].why is Why.UNHEALTHY
+    world.see("n1")
+    assert world.fleet.nodes["n1"].healthy
+
+
+def test_a_restarted_node_has_lost_its_models() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.finish(warm(world, "a"))
+    world.tell(ev.Polled(node="n1", health=control.Health(boot_id="one"), models=(control.Model(id="a"),)))
+    world.tell(ev.Polled(node="n1", health=control.Health(boot_id="two"), models=()))
+    assert world.status("a", "n1") is None
+    world.ask("a")
+    assert len(world.loads) == 1
+
+
+def test_transport_errors_in_a_row_open_the_circuit_and_time_closes_it() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    warm(world, "a")
+    asks = [world.ask("a") for _ in range(3)]
+    for ask in asks:
+        world.finish(ask, transport_error=True)
+    assert not world.fleet.nodes["n1"].open(world.now)
+    world.wait(2)
+    assert world.fleet.nodes["n1"].open(world.now)
+
+
+def test_a_full_queue_refuses_the_next_request_only() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    found = dict(world.fleet.profiles)
+    world.tell(ev.Configured(profiles=found, eviction=Eviction(), nodes=("n1",), max_queue=2))
+    first, second, third = (world.ask("a") for _ in range(3))
+    assert world.refused[third].status == 429
+    world.load_done()
+    assert {first, second} == set(world.seated)
+
+
+def test_an_idle_model_is_unloaded_after_its_time_and_a_busy_one_is_not() -> None:
+    profiles = {"a": Profile(id="a", vram_mb=400, idle_unload_s=60)}
+    world = World({"n1": 1000}, {"a": 400}, profiles=profiles)
+    ask = warm(world, "a")
+    world.wait(120)
+    assert not world.unloads
+    world.finish(ask)
+    world.wait(61)
+    assert [u.reason for u in world.unloads] == ["idle"]
+
+
+def test_preload_loads_without_a_request() -> None:
+    profiles = {"a": Profile(id="a", vram_mb=400, preload=True)}
+    world = World({"n1": 1000}, {"a": 400}, profiles=profiles)
+    assert [load.model for load in world.loads] == ["a"]
+
+
+def test_an_unload_that_the_node_refuses_keeps_the_model_and_is_asked_again_later() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600})
+    world.finish(warm(world, "a"))
+    world.ask("b")
+    world.unload_refused()
+    assert world.status("a", "n1") is Status.LOADED
+    assert not world.unloads, "it was asked again at once"
+    world.wait(2)
+    assert [u.model for u in world.unloads] == ["a"]
+
+
+def test_a_model_on_two_devices_needs_room_on_each() -> None:
+    profiles = {"tp": Profile(id="tp", vram_mb=1600, min_devices=2)}
+    world = World({"n1": 1000}, {"tp": 1600}, profiles=profiles)
+    devices = [control.Device(index=i, vram_total_mb=1000) for i in range(2)]
+    world.tell(
+        ev.Polled(
+            node="n1", health=control.Health(), models=(), discovery=control.Discovery(hostname="n1", devices=devices)
+        )
+    )
+    world.ask("tp")
+    assert world.loads[0].devices == (0, 1)
+
+
+def test_the_dry_run_says_what_then_happens() -> None:
+    from helexa.gateway.plan.step import step
+
+    world = World({"n1": 1000}, {"a": 600, "b": 600})
+    world.finish(warm(world, "a"))
+    _, foreseen = step(world.fleet, ev.Arrived(ask=99, model="b"), world.now)
+    happened = world.tell(ev.Arrived(ask=99, model="b"))
+    assert foreseen == happened
+    assert isinstance(happened[0], Unload)
+
+
+def test_the_plan_is_the_same_for_the_same_fleet_event_and_time() -> None:
+    def play() -> list[object]:
+        world = World({"n1": 1000, "n2": 1500}, {"a": 600, "b": 600, "c": 900})
+        out: list[object] = []
+        for model in ("a", "b", "c", "a"):
+            world.now += 1
+            out += world.tell(ev.Arrived(ask=len(out) + 100, model=model))
+        return out
+
+    assert play() == play()
+    assert {type(one) for one in play()} <= {Load, Unload, Seat, Refuse}
