@@ -58,7 +58,7 @@ class Bars:
         if row is None:
             self._say("install", None)
             return
-        loading = row.get("loading") or {}
+        loading: dict[str, Any] = row.get("loading") or {}
         stage = STAGES.get(loading.get("stage", ""), "load") if loading else "warm-up"
         self._say(stage, loading.get("progress"))
 

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -110,7 +110,7 @@ class _Stop:
             )
 
     @contextlib.contextmanager
-    def uninterrupted(self) -> Iterator[None]:
+    def uninterrupted(self) -> Generator[None]:
         """A second Ctrl-C does not leave processes behind."""
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:

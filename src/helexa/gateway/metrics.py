@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -99,8 +100,7 @@ class Metrics(Collector):
 
     def scrape(self) -> tuple[str, bytes]:
         """(content type, OpenMetrics text)."""
-        text: bytes = generate_latest(self._registry)  # pyright: ignore[reportUnknownVariableType] - untyped there
-        return CONTENT_TYPE_LATEST, text
+        return CONTENT_TYPE_LATEST, cast(bytes, generate_latest(self._registry))
 
     def collect(self) -> Iterator[Metric]:
         yield from self._counters()

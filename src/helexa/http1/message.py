@@ -245,6 +245,7 @@ class ChunkedBody:
         except HttpParserError as error:
             if not self.complete:
                 raise _bad(f"The chunked body is not valid: {error}.", self._target) from None
+            self.excess = True
         if len(self.content) > self._limits.max_body_bytes:
             raise too_large(self._limits, self._target)
         if self._fed_bytes > self._limits.max_framing_bytes + 9 * len(self.content):

@@ -210,12 +210,12 @@ class Incomplete(msgspec.Struct, frozen=True):
 
 
 class Echo(msgspec.Struct, frozen=True):
-    """What a response repeats of its request. Raw values are the client's own JSON."""
+    """What a response repeats of its request, encoded once. Raw values are the client's own JSON."""
 
     model: str
     instructions: str | None = None
     max_output_tokens: int | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, str] = {}
     parallel_tool_calls: bool = True
     previous_response_id: str | None = None
     prompt_cache_key: str | None = None
@@ -228,35 +228,19 @@ class Echo(msgspec.Struct, frozen=True):
     tools: msgspec.Raw = msgspec.Raw(b"[]")
     top_p: float | None = None
     user: str | None = None
+    background: bool = False
+    service_tier: str = "default"
+    truncation: str = "disabled"
 
 
-class ResponseOut(msgspec.Struct, frozen=True):
-    """A response object, whole or at one moment of its stream."""
+class State(msgspec.Struct, frozen=True):
+    """A response at one moment; with an `Echo` it is the whole response object."""
 
     id: str
     created_at: int
     status: str
-    error: dict[str, str] | None
-    incomplete_details: Incomplete | None
     output: list[Item]
-    usage: UsageOut | None
-    model: str
-    instructions: str | None
-    max_output_tokens: int | None
-    metadata: dict[str, str]
-    parallel_tool_calls: bool
-    previous_response_id: str | None
-    prompt_cache_key: str | None
-    reasoning: ReasoningConfig
-    safety_identifier: str | None
-    store: bool
-    temperature: float | None
-    text: msgspec.Raw
-    tool_choice: msgspec.Raw
-    tools: msgspec.Raw
-    top_p: float | None
-    user: str | None
+    usage: UsageOut | None = None
+    error: dict[str, str] | None = None
+    incomplete_details: Incomplete | None = None
     object: str = "response"
-    background: bool = False
-    service_tier: str = "default"
-    truncation: str = "disabled"

@@ -35,7 +35,11 @@ class WrongContent(DownloadFailed):
 
 
 class DiskFilling(Exception):
-    """The disk ran low while the file was coming; what came is kept for the next try."""
+    """The disk ran low while the file was coming; what came is kept for the next try. Bytes."""
+
+    def __init__(self, needed: int, free: int) -> None:
+        self.needed, self.free = needed, free
+        super().__init__(f"{needed} bytes still to come, {free} free")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +78,7 @@ async def _verify(partial: Path, sha256: str, tell: Callable[[str, int], None]) 
         sha256_of, partial, lambda done: loop.call_soon_threadsafe(tell, "verify", done) and None
     )
     if found != sha256:
-        partial.unlink(missing_ok=True)
+        await asyncio.to_thread(partial.unlink, missing_ok=True)
         raise WrongContent(f"{partial.stem[:80]} hashes to {found}, not {sha256}", transient=True)
 
 
@@ -116,13 +120,22 @@ async def _attempt(
             done = 0
         _check(answer)
         tell(done)
-        async for chunk in answer.aiter_bytes(CHUNK):
-            done += len(chunk)
-            if done > size:
-                file.truncate(0)
-                raise WrongContent(f"the server sends more than {size} bytes", transient=True)
-            await asyncio.to_thread(_write, file, chunk)
-            tell(done)
+        held = bytearray()
+        try:
+            async for piece in answer.aiter_raw():
+                held += piece
+                done += len(piece)
+                if done > size:
+                    held.clear()
+                    file.truncate(0)
+                    raise WrongContent(f"the server sends more than {size} bytes", transient=True)
+                if len(held) >= CHUNK:
+                    full, held = held, bytearray()
+                    await asyncio.to_thread(_write, file, full, size - done)
+                    tell(done)
+        finally:
+            _write(file, held, size - done)
+        tell(done)
 
 
 def _check(answer: httpx2.Response) -> None:
@@ -132,9 +145,10 @@ def _check(answer: httpx2.Response) -> None:
         raise DownloadFailed(f"the server answered {status}", transient=transient, status=status)
 
 
-def _write(file: IO[bytes], chunk: bytes) -> None:
+def _write(file: IO[bytes], chunk: bytearray, to_come: int) -> None:
+    """Append `chunk`, unless the disk is about to be full."""
     free = free_bytes(Path(file.name).parent)
     if free is not None and free < LEAST_FREE + len(chunk):
-        raise DiskFilling
+        raise DiskFilling(to_come + len(chunk), free)
     file.write(chunk)
     file.flush()

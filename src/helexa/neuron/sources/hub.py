@@ -10,24 +10,25 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
 
-from helexa.base.errors import Refused
 from helexa.base.ids import SourceId
 from helexa.neuron.core.listing import Listing, classify
 from helexa.neuron.core.plan import RemoteFile, Warmth
 from helexa.neuron.core.preflight import disk_full, refusal
 from helexa.neuron.harness import Report
 from helexa.neuron.sources.contract import HeadUnavailable, Source, fetch_failed
-from helexa.neuron.sources.disk import Turnstile, free_bytes, warmth_of
+from helexa.neuron.sources.disk import Turnstile, warmth_of
 from helexa.neuron.sources.download import DiskFilling, DownloadFailed, Location, WrongContent, download
 from helexa.neuron.sources.local import first_bytes
 from helexa.neuron.sources.ranged import RangedFile
+
+Tell = Callable[[str, int], None]
 
 _WEIGHTS: Final = (".gguf", ".safetensors")
 _DIGEST = re.compile(r"[0-9a-f]{40,64}")
@@ -73,12 +74,16 @@ class Hub:
         _need_library(model_id)
         if source.name not in self._revisions:
             await self.listing(source, model_id)
-        total = sum(file.size_bytes or 0 for file in files)
-        done, paths = 0, list[Path]()
+        total = max(1, sum(file.size_bytes or 0 for file in files))
+        before, paths = 0, list[Path]()
         for file in files:
+
+            def tell(stage: str, done: int, before: int = before) -> None:
+                report(stage, min(1.0, (before + done) / total))
+
             async with self._turns.alone(f"{self._endpoint}:{source.name}/{file.name}"):
-                paths.append(await self._one(source.name, file, model_id, _share_of(report, done, total)))
-            done += file.size_bytes or 0
+                paths.append(await self._one(source.name, file, model_id, tell))
+            before += file.size_bytes or 0
         return tuple(paths)
 
     def _list(self, source: SourceId, model_id: str) -> Listing:
@@ -142,27 +147,27 @@ class Hub:
         """Where a file's bytes are, and the name of its blob in the cache. Raises HeadUnavailable."""
         import huggingface_hub as hub
         from huggingface_hub.errors import HfHubHTTPError
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportUnknownVariableType]
 
         revision = self._revisions.get(repo, "main")
         url = hub.hf_hub_url(repo, name, revision=revision, endpoint=self._endpoint)
         try:
-            found = hub.get_hf_file_metadata(url, token=self._token, endpoint=self._endpoint)
+            found = hub.get_hf_file_metadata(url, token=self._token, endpoint=self._endpoint)  # pyright: ignore[reportUnknownMemberType]
         except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
             raise HeadUnavailable(_said(error)) from error
         own = urlsplit(found.location).netloc == urlsplit(url).netloc
         headers = build_hf_headers(token=self._token) if own else {}
         return Location(url=found.location, headers=headers), found.etag
 
-    async def _one(self, repo: str, file: RemoteFile, model_id: str, report: Report) -> Path:
+    async def _one(self, repo: str, file: RemoteFile, model_id: str, tell: Tell) -> Path:
         cached = await asyncio.to_thread(self._cached, repo, file.name)
         if cached is not None:
             return cached
         if file.name.lower().endswith(_WEIGHTS) and file.size_bytes:
-            await self._bring(repo, file, file.size_bytes, model_id, report)
+            await self._bring(repo, file, file.size_bytes, model_id, tell)
         return await asyncio.to_thread(self._settle, repo, file, model_id)
 
-    async def _bring(self, repo: str, file: RemoteFile, size: int, model_id: str, report: Report) -> None:
+    async def _bring(self, repo: str, file: RemoteFile, size: int, model_id: str, tell: Tell) -> None:
         """Put the blob of one weight file where the library will look for it."""
         from huggingface_hub.file_download import repo_folder_name
 
@@ -180,11 +185,8 @@ class Hub:
             except HeadUnavailable as error:
                 raise DownloadFailed(str(error), transient=True) from error
 
-        def tell(stage: str, done: int) -> None:
-            report(stage, done / size)
-
         if not blob.exists():
-            await _twice(lambda: download(locate, blob, size=size, sha256=file.sha256, tell=tell), model_id, self.home)
+            await _twice(lambda: download(locate, blob, size=size, sha256=file.sha256, tell=tell), model_id)
 
     def _settle(self, repo: str, file: RemoteFile, model_id: str) -> Path:
         """Let the library link the blob into its snapshot; a small file it fetches itself."""
@@ -193,7 +195,7 @@ class Hub:
 
         try:
             return Path(
-                hub.hf_hub_download(
+                hub.hf_hub_download(  # pyright: ignore[reportUnknownMemberType]
                     repo,
                     file.name,
                     revision=self._revisions.get(repo, "main"),
@@ -208,7 +210,7 @@ class Hub:
             raise fetch_failed(model_id, f"{file.name}: {_said(error)}", transient=transient) from error
 
 
-async def _twice(bring: Callable[[], Any], model_id: str, home: Path) -> None:
+async def _twice(bring: Callable[[], Awaitable[None]], model_id: str) -> None:
     """A file with the wrong content is fetched once more, from its start; other failures are told."""
     try:
         try:
@@ -218,26 +220,9 @@ async def _twice(bring: Callable[[], Any], model_id: str, home: Path) -> None:
     except DownloadFailed as error:
         raise fetch_failed(model_id, error.cause, transient=error.transient) from error
     except DiskFilling as error:
-        full = disk_full(model_id, 1, 0)
-        assert full is not None
-        full.fields["free"] = free_bytes(home)
-        raise full from error
+        raise disk_full(model_id, error.needed, error.free) or error from error
     except OSError as error:
-        raise fetch_failed(model_id, f"{home}: {error.strerror}", transient=False) from error
-
-
-def _share_of(report: Report, before: int, total: int) -> Report:
-    """One file's progress as a part of all files'. A file's size is not known here, so it comes as bytes over its own
-    size and is scaled by what the listing says of the whole."""
-    return report if not total else _Scaled(report, before, total)
-
-
-class _Scaled:
-    def __init__(self, report: Report, before: int, total: int) -> None:
-        self._report, self._before, self._total = report, before, total
-
-    def __call__(self, stage: str, progress: float | None) -> None:
-        self._report(stage, progress)
+        raise fetch_failed(model_id, f"{error.filename or 'the cache'}: {error.strerror}", transient=False) from error
 
 
 def _remote_file(sibling: Any) -> RemoteFile:
@@ -277,25 +262,4 @@ def _said(error: BaseException) -> str:
     return ": ".join(words)
 
 
-def hub_sources(
-    entries: Mapping[str, Any], environ: Mapping[str, str], root: Path, built_in: frozenset[str]
-) -> dict[str, Source]:
-    """`hf` and the configured mirrors. A mirror never gets the hub's own token, only the one named for it."""
-    schemes = {"hf", *entries} - built_in
-    return {scheme: _hub(scheme, entries.get(scheme), environ, root) for scheme in sorted(schemes)}
-
-
-def _hub(scheme: str, entry: Any, environ: Mapping[str, str], root: Path) -> Hub:
-    own = scheme == "hf"
-    named = environ.get(entry.token_env) if entry and entry.token_env else None
-    cache = Path(entry.cache_dir).expanduser() if entry and entry.cache_dir else None if own else root / scheme
-    return Hub(
-        endpoint=(entry.endpoint if entry else None) or (environ.get("HF_ENDPOINT") if own else None),
-        token=named or ((environ.get("HF_TOKEN") or None) if own else False),
-        cache_dir=cache,
-        locks=root / "locks",
-    )
-
-
-def _is_refused(error: Exception) -> bool:
-    return isinstance(error, Refused)
+_: type[Source] = Hub

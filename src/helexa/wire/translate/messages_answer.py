@@ -163,8 +163,9 @@ class MessagesStream:
             b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":%b}\n\n'
             % (self._index, block)
         )
-        self._before_text = (
-            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,%b' % (self._index, _DELTA[kind])
+        self._before_text = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,%b' % (
+            self._index,
+            _DELTA[kind],
         )
 
     def _start(self, kind: Kind, call: ToolDelta | None) -> bytes:
@@ -186,9 +187,7 @@ class MessagesStream:
             )
         elif self._kind == "tool" and self._silent and complete:
             self.delta("{}")
-        self._out.append(
-            b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n' % self._index
-        )
+        self._out.append(b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n' % self._index)
 
     def _finish(self, done: Done) -> None:
         self.over = True

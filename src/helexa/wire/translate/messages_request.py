@@ -34,6 +34,7 @@ from helexa.wire.canon import (
     Turn,
 )
 from helexa.wire.translate.client_tools import CLIENT_TOOLS
+from helexa.wire.translate.limits import clamped
 from helexa.wire.translate.turns import settle
 
 _T = TypeVar("_T")
@@ -59,6 +60,7 @@ class MessagesAsk:
     """A Messages request, read. `affinity` is the client's session, if it names one."""
 
     ask: Ask
+    model: str  # as the client wrote it
     notices: tuple[str, ...]
     affinity: str | None
 
@@ -86,9 +88,9 @@ def read_messages(body: bytes, *, can: Capabilities, model: str | None = None, c
         format=_format(request),
         thinking=_thinking(request),
         user=user,
-        stream=bool(request.stream),
+        stream=bool(request.stream) and not counting,
     )
-    return MessagesAsk(ask=ask, notices=_notices(body, reading), affinity=_affinity(user))
+    return MessagesAsk(ask=ask, model=request.model, notices=_notices(body, reading), affinity=_affinity(user))
 
 
 # ── Refusals ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -334,11 +336,6 @@ def _sampling(request: shapes.Request, can: Capabilities, *, counting: bool) -> 
         top_k=request.top_k,
         stop=tuple(filter(None, request.stop_sequences or ())),
     )
-
-
-def clamped(limit: int | None, can: Capabilities) -> int | None:
-    """Clients ask for 32k or 64k tokens blindly; only a prompt may be too long, never a wish."""
-    return min(limit, can.context_tokens) if limit and can.context_tokens else limit
 
 
 def _format(request: shapes.Request) -> Format | None:

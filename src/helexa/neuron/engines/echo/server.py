@@ -1,0 +1,177 @@
+"""The echo engine's HTTP side: one model on one Unix socket, on a loop of its own beside the device thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from helexa.http1.message import Request
+from helexa.http1.server import Reply
+from helexa.neuron.engines.echo import answers, script
+from helexa.neuron.engines.echo.options import EchoOptions
+
+HARD_EXIT = 70
+
+
+class Empty(msgspec.Struct):
+    """A body whose fields do not matter."""
+
+
+class TokenizeBody(msgspec.Struct):
+    content: str = ""
+
+
+class DetokenizeBody(msgspec.Struct):
+    tokens: list[int] = []
+
+
+class TemplateBody(msgspec.Struct):
+    messages: list[script.Message] = []
+
+
+class EmbeddingBody(msgspec.Struct):
+    input: str | list[str] = ""
+    model: str = ""
+
+
+class StepFailed(Exception):
+    """The failure that `fail = "step:N"` asks for."""
+
+
+class EchoModel:
+    """One served model: `handle` is the http1 server's handler."""
+
+    def __init__(self, model_id: str, options: EchoOptions, context: int) -> None:
+        self._model_id, self._options, self._context = model_id, options, context
+        self._cache = script.PrefixCache()
+        self._words: dict[int, str] = {}
+        self._served = 0
+        self._routes: dict[str, Callable[[Request, Reply], Awaitable[None]]] = {
+            "/v1/chat/completions": self._generate,
+            "/v1/completions": self._generate,
+            "/v1/embeddings": self._embed,
+            "/tokenize": self._tokenize,
+            "/detokenize": self._detokenize,
+            "/apply-template": self._template,
+            "/health": self._health,
+        }
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        """Answer one request."""
+        route = self._routes.get(request.path)
+        if route is None:
+            return _refuse(reply, 404, f"no such endpoint: {request.path}", "not_found_error")
+        try:
+            await route(request, reply)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            _refuse(reply, 400, f"the body is not valid: {error}", "invalid_request_error")
+
+    async def _generate(self, request: Request, reply: Reply) -> None:
+        ask = msgspec.json.decode(request.body, type=script.Ask)
+        plan = script.write(ask, self._options)
+        if len(plan.prompt) > self._context:
+            return self._too_long(reply, len(plan.prompt))
+        cached = self._cache.take(plan.prompt)
+        await self._prefill(len(plan.prompt) - cached)
+        self._served += 1
+        answer = answers.Answer(
+            f"echo-{self._served}", self._model_id, int(time.time()), chat=request.path == "/v1/chat/completions"
+        )
+        usage = answers.usage(len(plan.prompt), len(plan.tokens) * ask.n, cached)
+        if ask.stream:
+            return await self._stream(reply, answer, plan, ask, usage)
+        try:
+            for at in range(len(plan.tokens)):
+                await self._step(at)
+        except StepFailed as error:
+            return _refuse(reply, 500, str(error), "server_error")
+        return reply.send(200, answers.JSON_HEADERS, answer.whole(plan, ask.n, usage))
+
+    async def _stream(
+        self, reply: Reply, answer: answers.Answer, plan: script.Script, ask: script.Ask, usage: dict[str, Any]
+    ) -> None:
+        reply.start(200, answers.SSE_HEADERS)
+        try:
+            for index in range(ask.n):
+                await self._choice(reply, answer, plan, index)
+            if ask.with_usage:
+                reply.write(answer.usage_frame(usage))
+            reply.write(answers.DONE)
+        except StepFailed as error:
+            reply.write(answers.event(answers.error(500, str(error), "server_error")))
+        reply.finish()
+
+    async def _choice(self, reply: Reply, answer: answers.Answer, plan: script.Script, index: int) -> None:
+        reply.write(answer.frame({"role": "assistant", "content": ""}, index))
+        for at, token in enumerate(plan.tokens):
+            await self._step(at)
+            reply.write(answer.frame({"content": token}, index))
+            await reply.drain()
+        for at, call in enumerate(plan.calls):
+            for delta in answers.call_deltas(call, at):
+                reply.write(answer.frame(delta, index))
+        reply.write(answer.frame({}, index, plan.finish))
+
+    async def _prefill(self, tokens: int) -> None:
+        if self._options.prefill_tokens_per_s > 0:
+            await asyncio.sleep(tokens / self._options.prefill_tokens_per_s)
+
+    async def _step(self, done: int) -> None:
+        """One token's time, or the failure that is due after `done` tokens."""
+        failure = self._options.failure
+        if failure is not None and failure.after == done:
+            if failure.how == "step":
+                raise StepFailed(f"the step after {done} tokens failed, as asked")
+            if failure.how == "crash":
+                os._exit(HARD_EXIT)
+            await asyncio.Event().wait()
+        if self._options.tokens_per_s > 0:
+            await asyncio.sleep(1 / self._options.tokens_per_s)
+
+    async def _embed(self, request: Request, reply: Reply) -> None:
+        body = msgspec.json.decode(request.body, type=EmbeddingBody)
+        texts = [body.input] if isinstance(body.input, str) else body.input
+        data = [
+            {"object": "embedding", "index": at, "embedding": script.embedding(text)} for at, text in enumerate(texts)
+        ]
+        count = sum(len(script.words(text)) for text in texts)
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        _send(reply, {"object": "list", "data": data, "model": self._model_id, "usage": usage})
+
+    async def _tokenize(self, request: Request, reply: Reply) -> None:
+        body = msgspec.json.decode(request.body, type=TokenizeBody)
+        found = {script.token_id(word): word for word in script.words(body.content)}
+        self._words.update(found)
+        _send(reply, {"tokens": [script.token_id(word) for word in script.words(body.content)]})
+
+    async def _detokenize(self, request: Request, reply: Reply) -> None:
+        body = msgspec.json.decode(request.body, type=DetokenizeBody)
+        _send(reply, {"content": "".join(self._words.get(token, "?") for token in body.tokens)})
+
+    async def _template(self, request: Request, reply: Reply) -> None:
+        body = msgspec.json.decode(request.body, type=TemplateBody)
+        _send(reply, {"prompt": "".join(f"<{turn.role}>{turn.text}\n" for turn in body.messages)})
+
+    async def _health(self, request: Request, reply: Reply) -> None:
+        del request
+        _send(reply, {"status": "ok"})
+
+    def _too_long(self, reply: Reply, tokens: int) -> None:
+        message = f"request ({tokens} tokens) exceeds the available context size ({self._context} tokens)"
+        facts = answers.error(
+            400, message, "exceed_context_size_error", n_prompt_tokens=tokens, n_ctx=self._context
+        )
+        _send(reply, facts, status=400)
+
+
+def _send(reply: Reply, body: dict[str, Any], status: int = 200) -> None:
+    reply.send(status, answers.JSON_HEADERS, answers.encode(body))
+
+
+def _refuse(reply: Reply, status: int, message: str, kind: str) -> None:
+    _send(reply, answers.error(status, message, kind), status=status)

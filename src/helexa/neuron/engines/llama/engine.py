@@ -1,0 +1,185 @@
+"""Loads a GGUF into llama.cpp's own HTTP server on a Unix socket, and tells what was loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import xllamacpp as xl
+
+from helexa.base.units import MIB
+from helexa.neuron.engines.llama import options
+from helexa.neuron.harness import Engine, Facts, LoadOrder, Report, Resident
+
+CPU_BATCH_TOKENS = 512
+"""A step is what cancelling waits for: on a CPU a batch of 2048 prompt tokens takes seconds, four of 512 as long in all."""
+SPARE_HTTP_THREADS = 16
+"""A kept-alive connection holds a thread of llama.cpp's server, so there are more threads than seats."""
+ERRORS_AND_WARNINGS = 2
+PROPS_TIMEOUT_S = 10.0
+MAX_OUTPUT_TOKENS = 8192
+
+
+class _TemplateCaps(msgspec.Struct):
+    supports_tools: bool = False
+    supports_tool_calls: bool = False
+    supports_reasoning_effort: bool = False
+    supports_preserve_reasoning: bool = False
+
+
+class _Modalities(msgspec.Struct):
+    vision: bool = False
+    audio: bool = False
+
+
+class _Settings(msgspec.Struct):
+    n_ctx: int = 0
+
+
+class Props(msgspec.Struct):
+    """What llama.cpp's `/props` says, as far as it matters here."""
+
+    default_generation_settings: _Settings = msgspec.field(default_factory=_Settings)
+    chat_template: str = ""
+    chat_template_caps: _TemplateCaps = msgspec.field(default_factory=_TemplateCaps)
+    modalities: _Modalities = msgspec.field(default_factory=_Modalities)
+
+
+class LlamaResident:
+    """A model that llama.cpp serves."""
+
+    def __init__(self, server: Any, facts: Facts, path: str) -> None:
+        self._server, self._facts, self._path = server, facts, path
+
+    @property
+    def facts(self) -> Facts:
+        return self._facts
+
+    def unload(self) -> None:
+        """Stop the server and free model and context."""
+        self._server = None  # its destructor is the only way to stop it
+        gc.collect()
+        _forget(self._path)
+
+
+class LlamaEngine:
+    """See harness.Engine."""
+
+    def load(self, order: LoadOrder, report: Report) -> Resident:
+        """Load `order.files[0]`. Raises BadOption; RuntimeError when llama.cpp cannot (its log tells why)."""
+        params = make_params(order)
+        _forget(order.socket)
+        before_mb = _used_mb(order)
+        report("load", None)
+        try:
+            server = xl.Server(params)
+        except RuntimeError as error:
+            _forget(order.socket)
+            raise RuntimeError(f"llama.cpp could not load {order.files[0]}") from error
+        report("ready", None)
+        facts = _facts(read_props(order.socket), order, params, _used_mb(order) - before_mb)
+        return LlamaResident(server, facts, order.socket)
+
+    def memory(self) -> tuple[int, int] | None:
+        """Of the first GPU that llama.cpp drives; a CPU's memory is known better outside."""
+        gpu = _gpu(0)
+        return None if gpu is None else (_mib(gpu["memory_total"] - gpu["memory_free"]), _mib(gpu["memory_free"]))
+
+
+def make_params(order: LoadOrder) -> Any:
+    """The order as llama.cpp takes it. Raises BadOption."""
+    params = xl.CommonParams()
+    device = order.devices[0]
+    params.model.path = order.files[0]
+    params.model_alias = {order.model_id}
+    params.hostnames = [order.socket]
+    params.n_ctx = order.context * order.slots
+    params.n_parallel = order.slots
+    params.n_threads_http = 2 * order.slots + SPARE_HTTP_THREADS
+    params.use_jinja = True
+    params.ui = False
+    params.fit_params = False  # the plan has decided; llama.cpp would quietly shrink it
+    params.n_gpu_layers = 0 if device.kind == "cpu" else 999
+    params.main_gpu = device.index if device.kind != "cpu" else 0
+    params.verbosity = ERRORS_AND_WARNINGS
+    if device.kind == "cpu":
+        params.n_batch = CPU_BATCH_TOKENS
+    if device.threads is not None:
+        params.cpuparams.n_threads = device.threads
+        params.cpuparams_batch.n_threads = device.threads
+    options.apply(params, order.options)
+    _attach_projector(params, order)
+    return params
+
+
+def _attach_projector(params: Any, order: LoadOrder) -> None:
+    """A vision projector that came with the weights."""
+    beside = [file for file in order.files[1:] if "mmproj" in os.path.basename(file).lower()]
+    if beside and "mmproj" not in order.options:
+        params.mmproj.path = beside[0]
+
+
+def read_props(path: str) -> Props:
+    """Ask the server that listens at `path` what it has loaded."""
+    with socket.socket(socket.AF_UNIX) as conn:
+        conn.settimeout(PROPS_TIMEOUT_S)
+        conn.connect(path)
+        conn.sendall(b"GET /props HTTP/1.0\r\nHost: engine\r\n\r\n")
+        answer = b"".join(iter(lambda: conn.recv(65536), b""))
+    return msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=Props)
+
+
+def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
+    caps = props.chat_template_caps
+    tools = caps.supports_tools or caps.supports_tool_calls
+    reasoning = caps.supports_reasoning_effort or "<think>" in props.chat_template
+    context = props.default_generation_settings.n_ctx or order.context
+    known = {"text": not params.embedding, "vision": props.modalities.vision, "tools": tools, "reasoning": reasoning}
+    capabilities = [name for name, has in (known | {"embeddings": bool(params.embedding)}).items() if has]
+    return Facts(
+        context_length=context,
+        max_output_tokens=min(context, MAX_OUTPUT_TOKENS),
+        capabilities=tuple(capabilities),
+        used_mb=max(0, used_mb),
+        tool_call=tools,
+        reasoning=reasoning,
+    )
+
+
+def _used_mb(order: LoadOrder) -> int:
+    """What the order's device has in use (MiB): by this process for a CPU, by anybody for a GPU."""
+    if order.devices[0].kind == "cpu":
+        return _resident_mb()
+    gpu = _gpu(order.devices[0].index)
+    return 0 if gpu is None else _mib(gpu["memory_total"] - gpu["memory_free"])
+
+
+def _gpu(index: int) -> dict[str, Any] | None:
+    cpu = xl.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    gpus = [device for device in xl.get_device_info() if device["type"] != cpu]
+    return gpus[index] if index < len(gpus) else None
+
+
+def _resident_mb() -> int:
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return _mib(pages * os.sysconf("SC_PAGE_SIZE"))
+    return 0
+
+
+def _mib(size_bytes: int) -> int:
+    return size_bytes // MIB
+
+
+def _forget(path: str) -> None:
+    """A socket file that was left behind makes the next server refuse to start."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+_: type[Engine] = LlamaEngine
