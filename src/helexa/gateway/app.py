@@ -57,7 +57,8 @@ class Cortex:
         read: Callable[[], tuple[cfg.CortexConfig, cfg.ModelsFile]] | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._config, self._file = config, models
+        self._config = config
+        self._file: cfg.ModelsFile = models
         self._read = read
         self._names = Names(models)
         self._started = int(self._clock.wall())

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ssl import SSLContext
-from typing import Literal
+from typing import Literal, cast
 
 from helexa.http1.alarm import NEVER, Alarm
 from helexa.http1.limits import Limits
@@ -68,15 +68,13 @@ class Reply:
 
     def send(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """A whole answer in one write. Raises ValueError for a header that would break the head."""
-        self._begin(status)
         framing = b"" if status in BODILESS else b"content-length: %d\r\n" % len(body)
-        head = answer_head(status, headers, framing + self._conn.persistence())
+        head = self._begin(status, headers, framing)
         self.finished = True
         self._conn.write(head if self._bare else head + body)
 
     def start(self, status: int, headers: Sequence[Header], *, length: int | None = None) -> None:
         """Begin a streamed answer: of `length` bytes, or chunked (to HTTP/1.0: ended by the connection's end)."""
-        self._begin(status)
         framing = b""
         if status in BODILESS:
             self._chunked, length = False, None
@@ -85,13 +83,15 @@ class Reply:
         elif self._chunked:
             framing = b"transfer-encoding: chunked\r\n"
         self._left = length
-        self._held = answer_head(status, headers, framing + self._conn.persistence())
+        self._held = self._begin(status, headers, framing)
 
-    def _begin(self, status: int) -> None:
+    def _begin(self, status: int, headers: Sequence[Header], framing: bytes) -> bytes:
         if self.started:
             raise RuntimeError("this answer has begun already")
+        head = answer_head(status, headers, framing + self._conn.persistence())
         self.started, self.status = True, status
         self._bare = self._bare or status in BODILESS
+        return head
 
     def write(self, data: bytes) -> None:
         """One piece of a streamed answer, sent as one chunk; an empty one is nothing."""
@@ -147,6 +147,7 @@ class _Connection(asyncio.Protocol):
         "_chunks",
         "_drained",
         "_input",
+        "_keep_alive",
         "_linger_left_bytes",
         "_loop",
         "_missing_bytes",
@@ -156,6 +157,7 @@ class _Connection(asyncio.Protocol):
         "_server",
         "_task",
         "_transport",
+        "_unsent_bytes",
         "congested",
         "deadline",
         "peer",
@@ -173,7 +175,9 @@ class _Connection(asyncio.Protocol):
         self._chunks: ChunkedBody | None = None
         self._task: asyncio.Task[None] | None = None
         self._reply: Reply | None = None
+        self._keep_alive = True
         self._reading = True
+        self._unsent_bytes = 0
         self._linger_left_bytes = server.limits.max_linger_bytes
         self._drained: asyncio.Future[None] | None = None
         self.congested = False
@@ -184,8 +188,7 @@ class _Connection(asyncio.Protocol):
     # -- the transport's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of asyncio's
         transport.set_write_buffer_limits(high=self._server.limits.write_high_bytes)
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "unix"
@@ -221,7 +224,7 @@ class _Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.congested = True
-        self._watch(self._server.limits.stall_timeout_s)
+        self._watch_stall()
         if self._reply is not None and self._reply.on_pressure is not None:
             self._reply.on_pressure(True)
 
@@ -407,6 +410,10 @@ class _Connection(asyncio.Protocol):
         self.deadline = self._loop.time() + seconds
         self._server.alarm.watch(self.deadline)
 
+    def _watch_stall(self) -> None:
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._watch(self._server.limits.stall_timeout_s)
+
     def expire(self) -> None:
         """The deadline has passed."""
         self.deadline = NEVER
@@ -415,5 +422,105 @@ class _Connection(asyncio.Protocol):
         elif self.phase in ("head", "body"):
             target = self._request.target if self._request is not None else b""
             self._refuse(Refusal(408, "request_timeout", "The request did not arrive in time.", target))
+        elif self.congested and self._transport.get_write_buffer_size() < self._unsent_bytes:
+            self._watch_stall()  # slow, but reading
         else:
             self.break_off()
+
+
+class Server:
+    """Listens, and runs `handler` for each request. `async` ends with `drain`."""
+
+    def __init__(self, handler: Handler, *, limits: Limits | None = None, refuse: Refuser = plain_refusal) -> None:
+        self.handler = handler
+        self.limits = limits or Limits()
+        self.refuse = refuse
+        self.in_flight = 0
+        self.draining = False
+        self._listeners: list[asyncio.Server] = []
+        self._connections: set[_Connection] = set()
+        self._leaving: set[asyncio.Task[None]] = set()  # handlers whose client is gone
+        self._quiet: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else "serving"
+        return f"<Server {state}: {len(self._connections)} connections, {self.in_flight} in flight>"
+
+    async def listen(self, host: str, port: int, *, ssl: SSLContext | None = None) -> list[Address]:
+        """Accept on `host:port` (0: any free port); the addresses it is bound to. Raises OSError."""
+        self._wake()
+        return self._listening(
+            await self.loop.create_server(self._accept, host, port, ssl=ssl, backlog=self.limits.backlog)
+        )
+
+    async def listen_on(self, sock: socket.socket, *, ssl: SSLContext | None = None) -> list[Address]:
+        """Accept on a socket that is bound already; it is the server's from now on."""
+        self._wake()
+        return self._listening(
+            await self.loop.create_server(self._accept, sock=sock, ssl=ssl, backlog=self.limits.backlog)
+        )
+
+    async def listen_unix(self, path: str) -> None:
+        """Accept on a unix socket at `path`."""
+        self._wake()
+        self._listening(await self.loop.create_unix_server(self._accept, path, backlog=self.limits.backlog))
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting, let running answers finish for `timeout_s`, then break them off. Ends in bounded time."""
+        self.draining = True
+        for listener in self._listeners:
+            listener.close()
+        for conn in list(self._connections):
+            if conn.phase == "idle":
+                conn.close()
+        if not await self._quiet_within(timeout_s):
+            for conn in list(self._connections):
+                conn.break_off()
+            if not await self._quiet_within(self.limits.cleanup_timeout_s):
+                log.error("%d handlers ignore their cancellation", self.in_flight)
+        self.alarm.stop()
+
+    # -- for the connections
+
+    def welcome(self, conn: _Connection) -> None:
+        self._connections.add(conn)
+
+    def farewell(self, conn: _Connection, task: asyncio.Task[None] | None) -> None:
+        self._connections.discard(conn)
+        if task is not None:
+            self._leaving.add(task)
+            task.add_done_callback(self._left)
+        self._tell_quiet()
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._leaving.discard(task)
+        self._tell_quiet()
+
+    def _tell_quiet(self) -> None:
+        if self._quiet is not None and not self._quiet.done() and not self._connections and not self._leaving:
+            self._quiet.set_result(None)
+
+    async def _quiet_within(self, seconds: float) -> bool:
+        self._quiet = self.loop.create_future()
+        self._tell_quiet()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet, seconds)
+        return not self._connections and not self._leaving
+
+    def _wake(self) -> None:
+        if not self._listeners:
+            self.loop = asyncio.get_running_loop()
+            self.alarm = Alarm(self.loop, self._expire)
+
+    def _accept(self) -> _Connection:
+        return _Connection(self)
+
+    def _listening(self, listener: asyncio.Server) -> list[Address]:
+        self._listeners.append(listener)
+        return [sock.getsockname()[:2] for sock in listener.sockets]
+
+    def _expire(self, now: float) -> float:
+        """End what is overdue; the next deadline."""
+        for conn in [conn for conn in self._connections if conn.deadline <= now]:
+            conn.expire()
+        return min((conn.deadline for conn in self._connections), default=NEVER)

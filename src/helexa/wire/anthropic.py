@@ -10,6 +10,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from helexa.wire.intake import ABSENT
+
 
 class Source(msgspec.Struct, frozen=True):
     """Where an image or document comes from: `base64`, `url`, `text`, `content` or `file`."""
@@ -62,47 +64,50 @@ class Thinking(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
 
 
 class RedactedThinking(msgspec.Struct, frozen=True, tag_field="type", tag="redacted_thinking"):
-    data: msgspec.Raw | None = None
-
-
-# What only Anthropic's own servers write. A history that holds them can still be continued without them.
-class ServerToolUse(msgspec.Struct, frozen=True, tag_field="type", tag="server_tool_use"):
     pass
 
 
-class WebSearchResult(msgspec.Struct, frozen=True, tag_field="type", tag="web_search_tool_result"):
+class HostedBlock(msgspec.Struct, frozen=True, tag_field="type", tag="hosted"):
+    """What only Anthropic's own servers write. A history that holds such blocks can be continued without them."""
+
+
+class ServerToolUse(HostedBlock, frozen=True, tag_field="type", tag="server_tool_use"):
     pass
 
 
-class WebFetchResult(msgspec.Struct, frozen=True, tag_field="type", tag="web_fetch_tool_result"):
+class WebSearchResult(HostedBlock, frozen=True, tag_field="type", tag="web_search_tool_result"):
     pass
 
 
-class CodeResult(msgspec.Struct, frozen=True, tag_field="type", tag="code_execution_tool_result"):
+class WebFetchResult(HostedBlock, frozen=True, tag_field="type", tag="web_fetch_tool_result"):
     pass
 
 
-class BashResult(msgspec.Struct, frozen=True, tag_field="type", tag="bash_code_execution_tool_result"):
+class CodeResult(HostedBlock, frozen=True, tag_field="type", tag="code_execution_tool_result"):
     pass
 
 
-class EditorResult(msgspec.Struct, frozen=True, tag_field="type", tag="text_editor_code_execution_tool_result"):
+class BashResult(HostedBlock, frozen=True, tag_field="type", tag="bash_code_execution_tool_result"):
     pass
 
 
-class SearchToolResult(msgspec.Struct, frozen=True, tag_field="type", tag="tool_search_tool_result"):
+class EditorResult(HostedBlock, frozen=True, tag_field="type", tag="text_editor_code_execution_tool_result"):
     pass
 
 
-class McpToolUse(msgspec.Struct, frozen=True, tag_field="type", tag="mcp_tool_use"):
+class SearchToolResult(HostedBlock, frozen=True, tag_field="type", tag="tool_search_tool_result"):
     pass
 
 
-class McpToolResult(msgspec.Struct, frozen=True, tag_field="type", tag="mcp_tool_result"):
+class McpToolUse(HostedBlock, frozen=True, tag_field="type", tag="mcp_tool_use"):
     pass
 
 
-class ContainerUpload(msgspec.Struct, frozen=True, tag_field="type", tag="container_upload"):
+class McpToolResult(HostedBlock, frozen=True, tag_field="type", tag="mcp_tool_result"):
+    pass
+
+
+class ContainerUpload(HostedBlock, frozen=True, tag_field="type", tag="container_upload"):
     pass
 
 
@@ -149,7 +154,7 @@ class Tool(msgspec.Struct, frozen=True):
     name: str | None = None
     type: str | None = None
     description: str | None = None
-    input_schema: msgspec.Raw | None = None
+    input_schema: msgspec.Raw = ABSENT
     strict: bool | None = None
     defer_loading: bool | None = None
 
@@ -167,7 +172,7 @@ class ThinkingConfig(msgspec.Struct, frozen=True):
 
 class OutputFormat(msgspec.Struct, frozen=True):
     type: str
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw = ABSENT
 
 
 class OutputConfig(msgspec.Struct, frozen=True):
@@ -197,9 +202,9 @@ class Request(msgspec.Struct, frozen=True):
     output_format: OutputFormat | None = None
     metadata: Metadata | None = None
     stream: bool | None = None
-    thread: msgspec.Raw | None = None
+    thread: msgspec.Raw = ABSENT
     mcp_servers: list[msgspec.Raw] | None = None
-    container: msgspec.Raw | None = None
+    container: msgspec.Raw = ABSENT
 
 
 REQUEST = msgspec.json.Decoder(Request)
@@ -221,8 +226,7 @@ class UsageOut(msgspec.Struct, frozen=True):
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
     output_tokens: int = 0
-    output_tokens_details: ThinkingTokens | None = None
-    service_tier: str | None = None
+    output_tokens_details: ThinkingTokens = ThinkingTokens()
 
 
 class TextOut(msgspec.Struct, frozen=True, tag_field="type", tag="text"):

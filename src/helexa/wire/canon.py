@@ -206,8 +206,8 @@ class Fault:
 class BadAnswer(UpstreamFailed):
     """The engine's answer cannot be used: {reason}."""
 
-    def __init__(self, message: str = "", *, fault: Fault | None = None, **fields: object) -> None:
-        super().__init__(message or (fault.message if fault else ""), **fields)
+    def __init__(self, message: str = "", *, fault: Fault | None = None, reason: str = "") -> None:
+        super().__init__(message or (fault.message if fault else ""), reason=reason)
         self.fault = fault
 
 

@@ -1,7 +1,7 @@
 """Errors in each dialect's own words: one neutral `Fault` in, status, headers and body out.
 
-The table is docs/reference/dialects.md, "Errors". Text is part of the contract where clients parse it: Claude Code looks
-for "prompt is too long: N tokens > M maximum", Codex for the code `context_length_exceeded`. With any other text
+The table is docs/reference/dialects.md, "Errors". Text is part of the contract where clients parse it: Claude Code
+looks for "prompt is too long: N tokens > M maximum", Codex for the code `context_length_exceeded`. With any other text
 Claude Code tries six smaller requests before it gives up.
 """
 

@@ -32,14 +32,23 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, at: str = 
         raise _malformed("it is nested too deeply", at) from None
 
 
-def refuse(param: str, problem: str, **fields: object) -> InvalidRequest:
+def refuse(param: str, problem: str) -> InvalidRequest:
     """An InvalidRequest about one field, worded `param: problem` as Anthropic words its own."""
-    return InvalidRequest(f"{param}: {problem}", param=param, **fields)
+    return InvalidRequest(f"{param}: {problem}", param=param)
 
 
 def join(*path: str | int) -> str:
     """`("messages", 3, "role")` is `messages.3.role`; empty parts vanish."""
     return ".".join(str(part) for part in path if part != "")
+
+
+ABSENT = msgspec.Raw()
+"""Default of an optional raw field; `Raw | None` would refuse everything but null."""
+
+
+def given(raw: msgspec.Raw) -> bool:
+    """Whether an optional raw field holds anything; `null` is absence."""
+    return bytes(raw) not in (b"", b"null")
 
 
 def kind_of(raw: msgspec.Raw) -> str:
@@ -56,12 +65,6 @@ def an_object(raw: msgspec.Raw, at: str) -> msgspec.Raw:
     if (kind := kind_of(raw)) != "object":
         raise refuse(at, f"Expected `object`, got `{kind}`")
     return raw
-
-
-def a_flag(value: object, at: str) -> None:
-    """Refuse anything that would switch on what this server does not have; absence and `false` pass."""
-    if value not in (None, False):
-        raise refuse(at, "is not supported by this server")
 
 
 def _named(text: str, at: str) -> InvalidRequest:

@@ -7,9 +7,11 @@ the rest of the chunk.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
+
+from helexa.wire.intake import ABSENT
 
 # ── A client's request ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -54,7 +56,7 @@ class MessageIn(msgspec.Struct, frozen=True):
 class FunctionTool(msgspec.Struct, frozen=True):
     name: str
     description: str | None = None
-    parameters: msgspec.Raw | None = None
+    parameters: msgspec.Raw = ABSENT
     strict: bool | None = None
 
 
@@ -85,7 +87,7 @@ class ChoiceIn(msgspec.Struct, frozen=True):
 
 class JsonSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw = ABSENT
     strict: bool | None = None
     description: str | None = None
 
@@ -131,14 +133,18 @@ class Request(msgspec.Struct, frozen=True):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     modalities: list[str] | None = None
-    audio: msgspec.Raw | None = None
+    audio: msgspec.Raw = ABSENT
+
+
+Tokens: TypeAlias = str | list[str | int | list[int]]
+"""Text, texts, token ids, or lists of token ids."""
 
 
 class CompletionRequest(msgspec.Struct, frozen=True):
     """`POST /v1/completions`; the prompt may be token ids."""
 
     model: str
-    prompt: msgspec.Raw
+    prompt: Tokens
     suffix: str | None = None
     max_tokens: int | None = None
     stop: str | list[str] | None = None
@@ -162,7 +168,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     """`POST /v1/embeddings`; langchain sends token ids by default."""
 
     model: str
-    input: msgspec.Raw
+    input: Tokens
     encoding_format: str | None = None
     dimensions: int | None = None
     user: str | None = None
@@ -310,7 +316,7 @@ class Chunk(msgspec.Struct, frozen=True):
     choices: list[Choice] | None = None
     usage: UsageIn | None = None
     timings: Timings | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = ABSENT
     object: str | None = None
 
 

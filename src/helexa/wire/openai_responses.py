@@ -10,6 +10,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from helexa.wire.intake import ABSENT
+
 
 class ItemKind(msgspec.Struct, frozen=True):
     """Enough of any item to know how to read the rest; the easy form of a message has no `type`."""
@@ -68,7 +70,7 @@ class Tool(msgspec.Struct, frozen=True):
     type: str
     name: str | None = None
     description: str | None = None
-    parameters: msgspec.Raw | None = None
+    parameters: msgspec.Raw = ABSENT
     strict: bool | None = None
     tools: list[Tool] | None = None
 
@@ -89,7 +91,7 @@ class Choice(msgspec.Struct, frozen=True):
 class Format(msgspec.Struct, frozen=True):
     type: str
     name: str | None = None
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw = ABSENT
     strict: bool | None = None
 
 
@@ -123,8 +125,8 @@ class Request(msgspec.Struct, frozen=True):
     stream: bool | None = None
     metadata: dict[str, str] | None = None
     previous_response_id: str | None = None
-    conversation: msgspec.Raw | None = None
-    prompt: msgspec.Raw | None = None
+    conversation: msgspec.Raw = ABSENT
+    prompt: msgspec.Raw = ABSENT
     background: bool | None = None
 
 

@@ -23,7 +23,7 @@ class Frame(NamedTuple):
 
 
 class SseDecoder:
-    """Feed it bytes, get the frames that became complete. What is incomplete at the end is dropped, as the rules say."""
+    """Feed it bytes, get the frames that became complete. An incomplete one at the end is dropped, by the rules."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []  # of the line still open; joined once, so a long line is not quadratic

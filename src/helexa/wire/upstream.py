@@ -47,8 +47,7 @@ def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None
 def stream_fault(body: bytes) -> Fault:
     """The fault behind an error in mid-stream, where the status is inside, or is 500."""
     code = _error_object(body).get("code")
-    known = isinstance(code, int) and 400 <= code < 600
-    return upstream_fault(code if known else 500, body)
+    return upstream_fault(code if isinstance(code, int) and 400 <= code < 600 else 500, body)
 
 
 def _error_object(body: bytes) -> dict[str, object]:

@@ -52,9 +52,13 @@ async def fetched(hub: Hub, name: str = WEIGHTS) -> Path:
 
 async def refused(hub: Hub, source: str = MODEL) -> Refused:
     with pytest.raises(Refused) as caught:
-        listing = await hub.listing(parse_source(source), source)
-        await hub.fetch(parse_source(source), listing.files, source, silent)
+        await fetched_whole(hub, source)
     return caught.value
+
+
+async def fetched_whole(hub: Hub, source: str) -> tuple[Path, ...]:
+    listing = await hub.listing(parse_source(source), source)
+    return await hub.fetch(parse_source(source), listing.files, source, silent)
 
 
 async def test_a_listing_tells_names_sizes_and_digests_without_fetching_a_file(hub: Hub, server: MockHub) -> None:

@@ -105,7 +105,7 @@ class NeuronClient:
         """The neuron's event stream, until it ends. Raises NeuronSilent or NeuronNonsense."""
         answer = await self._ask("GET", "/events", b"", self._timeout_s)
         if answer.status != 200:
-            await answer.close()
+            answer.close()
             raise NeuronRefused(node=self.name, reason=f"HTTP {answer.status} for /events", answer_status=answer.status)
         decoder = SseDecoder()
         try:
@@ -115,7 +115,7 @@ class NeuronClient:
         except UpstreamError as error:
             raise NeuronSilent(node=self.name, reason=str(error)) from error
         finally:
-            await answer.close()
+            answer.close()
 
     async def _get(self, path: str, shape: type[T]) -> T:
         return self._decode(await self._call("GET", path, None, self._timeout_s), shape)

@@ -2,7 +2,10 @@
 
 Weights are exact (the sum of the tensors). The KV cache follows llama.cpp's allocation: cells are padded to 256 per
 sequence, a sliding-window layer keeps its window and one batch, a recurrent layer keeps one state per sequence. Compute
-buffers are an estimate; `_graph_bytes` names its terms.
+buffers are an estimate; `_graph_bytes` and `_runtime_bytes` say where their terms come from.
+
+On a CPU llama.cpp copies some quantisations (Q4_0, Q4_K, IQ4_NL) into a layout that its kernels like. The mapped pages
+of the file that it copied from stay resident as page cache until something else wants the room: they are not counted.
 """
 
 from __future__ import annotations
@@ -56,8 +59,6 @@ class ModelShape:
     """Values of one token's queries over all heads."""
     heads: int = 0
     vocabulary: int = 0
-    head_bytes: int = 0
-    """Size of the file's head, most of it tokenizer, which the engine keeps in another form."""
     known_mb: int | None = None
     """The whole need (MiB) where it is known otherwise: declared by the asker, or measured."""
 
@@ -75,8 +76,8 @@ class Settings:
     """All sequences share one pool of cells (llama.cpp `kv_unified`)."""
     swa_full: bool = False
     """Sliding-window layers keep the whole context too."""
-    extra_bytes: int = 0
-    """Memory that comes on top: a vision projector, a prompt cache in host memory."""
+    host_cache_bytes: int = 0
+    """Prompts kept in host memory; on a CPU device that is the device's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +97,11 @@ def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footpr
     """What `shape` takes on one device of `device_kind` under `settings`."""
     if shape.known_mb is not None:
         return Footprint(weights_mb=shape.known_mb)
-    on_host = 0 if device_kind == "cpu" else shape.host_bytes
+    on_cpu = device_kind == "cpu"
     return Footprint(
-        weights_mb=mib(shape.weight_bytes - on_host + settings.extra_bytes),
-        kv_mb=mib(kv_bytes(shape, settings)),
-        compute_mb=mib(_graph_bytes(shape, settings) + _runtime_bytes(shape, device_kind)),
+        weights_mb=mib(shape.weight_bytes - (0 if on_cpu else shape.host_bytes)),
+        kv_mb=mib(kv_bytes(shape, settings) + (settings.host_cache_bytes if on_cpu else 0)),
+        compute_mb=mib(_graph_bytes(shape, settings) + _runtime_bytes(shape, settings, device_kind)),
     )
 
 
@@ -115,14 +116,18 @@ def _layer_bytes(layer: Layer, settings: Settings) -> int:
 
 
 def _cells(layer: Layer, settings: Settings) -> int:
-    """Cells over all sequences. A window costs window + ubatch per sequence, never more than the whole context
-    (llama.cpp, `llama_kv_cache_iswa`); unified, one pool holds every sequence's window and one batch."""
-    whole = _padded(settings.context * (settings.slots if settings.unified else 1))
-    streams = 1 if settings.unified else settings.slots
-    if layer.window is None or settings.swa_full:
-        return whole * streams
-    windows = layer.window * (settings.slots if settings.unified else 1)
-    return _padded(min(whole, windows + settings.ubatch)) * streams
+    """Cells of one layer over all sequences: one stream for all of them, or one for each."""
+    return _stream_cells(layer.window, settings) * (1 if settings.unified else settings.slots)
+
+
+def _stream_cells(window: int | None, settings: Settings) -> int:
+    """Cells of one stream. A window costs window + ubatch, never more than the whole context; a unified stream holds
+    every sequence's context or window and one batch (llama.cpp, `llama_kv_cache_iswa`)."""
+    sequences = settings.slots if settings.unified else 1
+    whole = _padded(settings.context * sequences)
+    if window is None or settings.swa_full:
+        return whole
+    return _padded(min(whole, window * sequences + settings.ubatch))
 
 
 def _padded(cells: int) -> int:
@@ -140,25 +145,27 @@ def known_type(kind: str) -> bool:
 
 
 def _graph_bytes(shape: ModelShape, settings: Settings) -> int:
-    """Scratch memory of one step of `ubatch` tokens.
+    """Scratch memory of one step of `ubatch` tokens, and the logits of all sequences.
 
-    The widest point of a layer is its feed-forward (gate, up and their product in f32) beside the residual stream;
-    attention needs queries, output and a mask over the cells of one sequence. Logits are kept per sequence. Fitted
-    to what llama.cpp (b11549, flash attention on) reserves.
+    The widest point of the graph is a feed-forward (gate, up and their product, f32) beside five rows of the residual
+    stream; attention adds an f16 mask over the cells of one stream, once for full and once for sliding layers. Found by
+    comparing with what llama.cpp (b11549, CPU, flash attention) reserves for SmolLM2 and Gemma 3 at 512 to 8192 cells,
+    unified and not: equal to 0.1 MiB.
     """
-    tokens = settings.ubatch
-    cells = _padded(settings.context * (settings.slots if settings.unified else 1))
-    wide = max(3 * shape.feed_forward, 2 * shape.query + shape.embedding) + 2 * shape.embedding
-    mask = 2 * tokens * cells
+    wide = max(3 * shape.feed_forward, 2 * shape.query) + 5 * shape.embedding
+    masks = sum(_stream_cells(window, settings) for window in {layer.window for layer in shape.layers})
     logits = 4 * shape.vocabulary * settings.slots
-    return 4 * tokens * wide + mask + 2 * logits
+    return settings.ubatch * (4 * wide + 2 * masks) + logits
 
 
-def _runtime_bytes(shape: ModelShape, device_kind: str) -> int:
-    """What the engine keeps beside the model: threads, graphs, the tokenizer (its texts, several times over); on a GPU
-    the driver's context and its libraries' workspaces."""
-    driver = 0 if device_kind == "cpu" else 320 * MIB
-    return 12 * MIB + driver + 8 * shape.head_bytes
+def _runtime_bytes(shape: ModelShape, settings: Settings, device_kind: str) -> int:
+    """What the engine keeps beside the model: its threads and graphs; the tokenizer (each token's text several times,
+    in maps); each sequence's candidates when it samples. On a GPU the driver's context and the libraries' workspaces.
+
+    The first three are measured (SmolLM2 and Gemma 3, 49,152 and 262,144 tokens), the last is what CUDA 12 and 13 take.
+    """
+    driver = 0 if device_kind == "cpu" else 400 * MIB
+    return 19 * MIB + driver + shape.vocabulary * (220 + 20 * settings.slots)
 
 
 def gguf_shape(header: Header, *, weight_bytes: int | None = None) -> ModelShape:
@@ -179,7 +186,6 @@ def gguf_shape(header: Header, *, weight_bytes: int | None = None) -> ModelShape
         query=heads * (header.number("attention.key_length") or width // max(1, heads)),
         heads=heads,
         vocabulary=header.length("tokenizer.ggml.tokens") or header.number("vocab_size") or 0,
-        head_bytes=header.data_offset,
     )
 
 

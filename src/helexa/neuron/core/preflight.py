@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from helexa.base.errors import Refused
 from helexa.base.ids import SourceId, canonical, parse_source
-from helexa.base.units import human_bytes, human_mib
+from helexa.base.units import MIB, human_bytes, human_mib
 from helexa.neuron.core.fit import DoesNotFit, Wish, fit
-from helexa.neuron.core.footprint import ModelShape, Settings, known_type
+from helexa.neuron.core.footprint import UBATCH, ModelShape, Settings, known_type
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.listing import (
     Listing,
@@ -328,9 +328,10 @@ def _unsupported(selection: Selection, architecture: str) -> Refused:
 
 
 def _wish(selection: Selection, options: Mapping[str, Any]) -> Wish | Refused:
-    slots = options.get("slots")
-    if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 1):
-        return _bad_option(selection, "slots", "must be a whole number, at least 1")
+    for name, least in (("slots", 1), ("ubatch", 1), ("cache_ram", 0)):
+        given = options.get(name, least)
+        if not isinstance(given, int) or isinstance(given, bool) or given < least:
+            return _bad_option(selection, name, f"must be a whole number, at least {least}")
     context = selection.spec.context
     if context is not None and context < 1:
         return _bad_option(selection, "context", "must be at least 1")
@@ -343,10 +344,12 @@ def _wish(selection: Selection, options: Mapping[str, Any]) -> Wish | Refused:
         slots=0,
         type_k=types[0],
         type_v=types[1],
+        ubatch=options.get("ubatch", UBATCH),
+        host_cache_bytes=options.get("cache_ram", 0) * MIB,
         unified=options.get("kv_unified") is True,
         swa_full=options.get("swa_full") is True,
     )
-    return Wish(context=context, slots=slots, base=base)
+    return Wish(context=context, slots=options.get("slots"), base=base)
 
 
 def _bad_option(selection: Selection, name: str, problem: str) -> Refused:

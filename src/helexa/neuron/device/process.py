@@ -96,7 +96,7 @@ class WorkerProcess:
 
     async def _open(self) -> None:
         self._channel.setblocking(False)
-        reader, self._writer = await asyncio.open_connection(sock=self._channel)
+        reader, self._writer = await asyncio.open_unix_connection(sock=self._channel)
         spawn = asyncio.get_running_loop().create_task
         self._tasks = [
             spawn(self._listen(reader), name=f"{self.name} channel"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from helexa.wire.control import Event
@@ -27,7 +27,7 @@ class Feed:
                 listener.put_nowait(event)
 
     @contextmanager
-    def listen(self) -> Iterator[asyncio.Queue[Event | None]]:
+    def listen(self) -> Generator[asyncio.Queue[Event | None]]:
         """A queue of what is published from now on; None ends it."""
         listener: asyncio.Queue[Event | None] = asyncio.Queue()
         self._listeners.add(listener)

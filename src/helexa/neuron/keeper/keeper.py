@@ -126,7 +126,7 @@ class Keeper:
 
     async def preflight(self, spec: ModelSpec) -> LoadPlan:
         """What a load would do now, without doing it. Raises Refused."""
-        return await self._plan(spec)
+        return await self._preparation.plan(spec, self._ledger.devices())
 
     async def unload(self, model_id: str, *, force: bool = False, drain_s: float | None = None) -> int:
         """Have a model go; returns the MiB that came free. Requests in flight: 409, unless `force` ends them or
@@ -321,7 +321,7 @@ class Keeper:
         except Refused as error:
             log.warning("%s refused: reason=%s detail=%s", entry.model_id, error.fields.get("kind"), error.message)
             self._broke(entry, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever stops a load ends that load only
             self._broke(entry, _as_ours(error))
 
     async def _reload(self, entry: _Entry, plan: LoadPlan) -> None:
@@ -329,7 +329,7 @@ class Keeper:
             assert entry.order is not None
             entry.order = self._order(entry.model_id, plan, entry.order.files)
             await self._execute(entry, plan)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever stops a load ends that load only
             self._broke(entry, _as_ours(error))
 
     async def _execute(self, entry: _Entry, plan: LoadPlan) -> None:
@@ -379,31 +379,13 @@ class Keeper:
         """A plan whose memory is promised. Between plan and promise another load may win, so it is asked twice."""
         assert entry.spec is not None
         for _ in range(2):
-            plan = await self._plan(entry.spec)
+            plan = await self._preparation.plan(entry.spec, self._ledger.devices())
             outcome = self._ledger.reserve(entry.model_id, plan.shares)
             if isinstance(outcome, Ledger):
                 self._ledger = outcome
                 return plan
             shortfall = outcome
         raise _does_not_fit(entry.model_id, shortfall)  # pyright: ignore[reportPossiblyUnboundVariable]
-
-    async def _plan(self, spec: ModelSpec) -> LoadPlan:
-        try:
-            return await self._preparation.plan(spec, self._ledger.devices())
-        except Refused as error:
-            if error.fields.get("kind") == "does_not_fit":
-                error.fields["evictable"] = await self._would_fit(spec)
-            raise
-
-    async def _would_fit(self, spec: ModelSpec) -> bool:
-        """Whether it would fit if every other model here were unloaded."""
-        if not self._ledger.holds:
-            return False
-        try:
-            await self._preparation.plan(spec, self._ledger.emptied())
-        except Refused:
-            return False
-        return True
 
     def _order(self, model_id: str, plan: LoadPlan, files: tuple[str, ...]) -> LoadOrder:
         """The plan as its engine gets it; a fresh socket each time, for a stale one makes a server refuse to start."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -84,6 +85,7 @@ class Hub:
             async with self._turns.alone(f"{self._endpoint}:{source.name}/{file.name}"):
                 paths.append(await self._one(source.name, file, model_id, tell))
             before += file.size_bytes or 0
+        await asyncio.to_thread(self._point_main, source.name)
         return tuple(paths)
 
     def _list(self, source: SourceId, model_id: str) -> Listing:
@@ -124,6 +126,20 @@ class Hub:
             return None
         files = (RemoteFile(name=str(p.relative_to(snapshot)), size_bytes=p.stat().st_size) for p in paths)
         return revision, tuple(files)
+
+    def _point_main(self, repo: str) -> None:
+        """Note, as the library does for a branch, which revision `main` was: the listing of a day without network.
+        Only after a whole fetch, so that a snapshot in the making does not hide an older, complete one."""
+        from huggingface_hub.file_download import repo_folder_name
+
+        revision = self._revisions.get(repo, "main")
+        ref = self.home / repo_folder_name(repo_id=repo, repo_type="model") / "refs" / "main"
+        if revision == "main" or (ref.exists() and ref.read_text().strip() == revision):
+            return
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        draft = ref.with_name(f".main-{os.getpid()}")
+        draft.write_text(revision)
+        draft.replace(ref)
 
     def _cached(self, repo: str, name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache

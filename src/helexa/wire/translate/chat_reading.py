@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from helexa.wire import intake
 from helexa.wire import openai_chat as shapes
 from helexa.wire.canon import (
     BadAnswer,
@@ -103,9 +104,7 @@ class ChatReader:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._fail(_UNREADABLE, out)
             return
-        if chunk.error is not None and bytes(chunk.error) != b"null":
-            self._fail(stream_fault(data), out)
-        elif chunk.object == "error":
+        if intake.given(chunk.error) or chunk.object == "error":
             self._fail(stream_fault(data), out)
         else:
             self._read(chunk, out)

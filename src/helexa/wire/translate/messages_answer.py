@@ -235,7 +235,7 @@ class _Collected:
         if _is_object(data):
             self.content.append(shapes.ToolUseOut(call.id or self._ids("toolu_"), call.name or "", msgspec.Raw(data)))
         elif complete:
-            raise BadAnswer(reason=f"the arguments of its call to {call.name} are not a JSON object", tool=call.name)
+            raise BadAnswer(reason=f"the arguments of its call to {call.name} are not a JSON object")
 
 
 def _is_object(data: bytes) -> bool:

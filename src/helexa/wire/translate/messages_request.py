@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, assert_never, get_args
+from typing import Literal, TypeVar, assert_never
 
 import msgspec
 
@@ -41,9 +41,8 @@ _T = TypeVar("_T")
 
 _BILLING = "x-anthropic-billing-header:"
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
-_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_CHOICES: dict[str, Literal["auto", "required", "none"]] = {"auto": "auto", "any": "required", "none": "none"}
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
-_HOSTED = get_args(shapes.Hosted)
 
 
 @dataclass(slots=True)
@@ -97,7 +96,7 @@ def read_messages(body: bytes, *, can: Capabilities, model: str | None = None, c
 
 
 def _refuse_state(request: shapes.Request) -> None:
-    if request.thread is not None and intake.kind_of(request.thread) != "null":
+    if intake.given(request.thread):
         # The one answer on which the SDK's tool runner drops `thread` and sends the whole history again.
         raise InvalidRequest(
             "thread: this server keeps no message threads; send the whole conversation",
@@ -106,7 +105,7 @@ def _refuse_state(request: shapes.Request) -> None:
         )
     if request.mcp_servers:
         raise intake.refuse("mcp_servers", "is not supported by this server")
-    if request.container is not None and intake.kind_of(request.container) != "null":
+    if intake.given(request.container):
         raise intake.refuse("container", "is not supported by this server")
     if not request.messages:
         raise intake.refuse("messages", "at least one message is required")
@@ -186,7 +185,7 @@ def _block(block: shapes.Block, role: Role, at: str, reading: _Reading) -> Seque
         return (_result(block, at, reading),)
     if isinstance(block, shapes.Compaction):
         return (TextPart(block.content),) if block.content else ()
-    if isinstance(block, _HOSTED):
+    if isinstance(block, shapes.HostedBlock):
         reading.notices.add(f"{at}.type")
         return ()
     if not isinstance(block, shapes.Text):
@@ -286,7 +285,7 @@ def _tools(tools: list[shapes.Tool], reading: _Reading) -> tuple[Tool, ...]:
         if tool.defer_loading and tool.name not in reading.loaded:
             continue
         at = f"tools.{index}"
-        if tool.input_schema is not None:
+        if intake.given(tool.input_schema):
             schema = intake.an_object(tool.input_schema, f"{at}.input_schema")
             out.append(Tool(_need(tool.name, at, "name"), tool.description, schema, tool.strict))
         elif tool.type in (None, "custom"):
@@ -346,7 +345,9 @@ def _format(request: shapes.Request) -> Format | None:
         return None
     if wanted.type != "json_schema":
         raise intake.refuse(f"{at}.type", f"Input should be 'json_schema', not '{wanted.type}'")
-    return Format(intake.an_object(_need(wanted.schema, at, "schema"), f"{at}.schema"))
+    if not intake.given(wanted.schema):
+        raise intake.refuse(f"{at}.schema", "Field required")
+    return Format(intake.an_object(wanted.schema, f"{at}.schema"))
 
 
 def _thinking(request: shapes.Request) -> Thinking:

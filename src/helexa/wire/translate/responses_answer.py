@@ -38,7 +38,7 @@ class Kit(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A finished response, for whoever keeps them: `previous_response_id` is answered with `outputs` after the input."""
+    """A finished response, for whoever keeps them; a lookup of its id answers with its input items, then `outputs`."""
 
     id: str
     body: bytes

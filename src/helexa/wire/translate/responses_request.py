@@ -107,8 +107,8 @@ def read_responses(
 
 def _refuse_state(request: shapes.Request) -> None:
     for name in ("conversation", "prompt"):
-        raw: msgspec.Raw | None = getattr(request, name)
-        if raw is not None and intake.kind_of(raw) != "null":
+        raw: msgspec.Raw = getattr(request, name)
+        if intake.given(raw):
             raise intake.refuse(name, "is not supported by this server")
     if request.background:
         raise intake.refuse("background", "is not supported by this server")
@@ -151,6 +151,8 @@ def _items(request: shapes.Request, lookup: Lookup, notices: set[str]) -> list[_
 
 def _resolved(raw: msgspec.Raw, at: str, lookup: Lookup, notices: set[str]) -> list[_Item]:
     kind = intake.read(shapes.ITEM_KIND, raw, at)
+    if kind.type is None and kind.role is None:
+        raise intake.refuse(f"{at}.type", "Field required")
     if kind.type != "item_reference":
         return [_Item(raw, at)]
     reference = intake.read(shapes.REFERENCE, raw, at)
@@ -291,7 +293,7 @@ def _format(request: shapes.Request) -> Format | None:
         return Format()
     if wanted.type != "json_schema":
         raise intake.refuse("text.format.type", f"must be text, json_object or json_schema, not '{wanted.type}'")
-    if wanted.schema is None:
+    if not intake.given(wanted.schema):
         raise intake.refuse("text.format.schema", "Field required")
     schema = intake.an_object(wanted.schema, "text.format.schema")
     return Format(schema, wanted.name or "output", wanted.strict)
@@ -309,7 +311,7 @@ def _thinking(request: shapes.Request) -> Thinking:
 
 
 def _echo(request: shapes.Request, fields: dict[str, msgspec.Raw]) -> shapes.Echo:
-    raws = {name: fields[name] for name in ("text", "tool_choice", "tools") if getattr(request, name) is not None}
+    default = shapes.Echo(model=request.model)
     return shapes.Echo(
         model=request.model,
         instructions=request.instructions,
@@ -324,5 +326,13 @@ def _echo(request: shapes.Request, fields: dict[str, msgspec.Raw]) -> shapes.Ech
         temperature=request.temperature,
         top_p=request.top_p,
         user=request.user,
-        **raws,
+        text=default.text if request.text is None else _one_line(fields["text"]),
+        tool_choice=default.tool_choice if request.tool_choice is None else _one_line(fields["tool_choice"]),
+        tools=default.tools if request.tools is None else _one_line(fields["tools"]),
     )
+
+
+def _one_line(raw: msgspec.Raw) -> msgspec.Raw:
+    """The client's JSON as it may stand in a stream: a newline between its tokens would end the frame's line."""
+    text = bytes(raw)
+    return msgspec.Raw(msgspec.json.format(text, indent=-1)) if b"\n" in text or b"\r" in text else raw

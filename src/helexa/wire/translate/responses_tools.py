@@ -78,9 +78,7 @@ def _namespace(tool: shapes.Tool, names: Names, at: str, notices: set[str]) -> l
 def _function(tool: shapes.Tool, namespace: str | None, names: Names, at: str) -> Tool:
     if not tool.name:
         raise intake.refuse(f"{at}.name", "Field required")
-    schema = tool.parameters
-    if schema is not None:
-        schema = None if intake.kind_of(schema) == "null" else intake.an_object(schema, f"{at}.parameters")
+    schema = intake.an_object(tool.parameters, f"{at}.parameters") if intake.given(tool.parameters) else None
     return Tool(names.flat(namespace, tool.name), tool.description, schema, tool.strict)
 
 

@@ -44,7 +44,9 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return None
         match = _FAIL.fullmatch(self.fail)
         if match is None:
-            raise BadOption("fail", KNOWN, f"option `fail`: `{self.fail}` is not load, fault, step:N, crash:N or hang:N")
+            raise BadOption(
+                "fail", KNOWN, f"option `fail`: `{self.fail}` is not load, fault, step:N, crash:N or hang:N"
+            )
         if match["bare"]:
             return Failure(how=match["bare"], after=-1)
         return Failure(how=match["how"], after=-1 if match["after"] == "load" else int(match["after"]))

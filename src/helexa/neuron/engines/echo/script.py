@@ -1,4 +1,4 @@
-"""What the echo engine says: words as tokens, the user's own as the answer, a prefix cache that is a model of one. Pure."""
+"""What the echo engine says: words as tokens, the user's own as the answer, and a model of a prefix cache. Pure."""
 
 from __future__ import annotations
 

@@ -163,9 +163,7 @@ class EchoModel:
 
     def _too_long(self, reply: Reply, tokens: int) -> None:
         message = f"request ({tokens} tokens) exceeds the available context size ({self._context} tokens)"
-        facts = answers.error(
-            400, message, "exceed_context_size_error", n_prompt_tokens=tokens, n_ctx=self._context
-        )
+        facts = answers.error(400, message, "exceed_context_size_error", n_prompt_tokens=tokens, n_ctx=self._context)
         _send(reply, facts, status=400)
 
 

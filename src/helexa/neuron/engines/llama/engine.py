@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import xllamacpp as xl
 
 from helexa.base.units import MIB
 from helexa.neuron.engines.llama import options
+from helexa.neuron.engines.llama.binding import xl
 from helexa.neuron.harness import Engine, Facts, LoadOrder, Report, Resident
 
 CPU_BATCH_TOKENS = 512
-"""A step is what cancelling waits for: on a CPU a batch of 2048 prompt tokens takes seconds, four of 512 as long in all."""
+"""Cancelling waits for the end of a step: on a CPU a step of 2048 prompt tokens takes seconds, and is no faster in all."""
 SPARE_HTTP_THREADS = 16
 """A kept-alive connection holds a thread of llama.cpp's server, so there are more threads than seats."""
-ERRORS_AND_WARNINGS = 2
+ERRORS_ONLY = 1
 PROPS_TIMEOUT_S = 10.0
 MAX_OUTPUT_TOKENS = 8192
 
@@ -106,7 +106,7 @@ def make_params(order: LoadOrder) -> Any:
     params.fit_params = False  # the plan has decided; llama.cpp would quietly shrink it
     params.n_gpu_layers = 0 if device.kind == "cpu" else 999
     params.main_gpu = device.index if device.kind != "cpu" else 0
-    params.verbosity = ERRORS_AND_WARNINGS
+    params.verbosity = ERRORS_ONLY
     if device.kind == "cpu":
         params.n_batch = CPU_BATCH_TOKENS
     if device.threads is not None:

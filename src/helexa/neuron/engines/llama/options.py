@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import xllamacpp as xl
-
+from helexa.neuron.engines.llama.binding import xl
 from helexa.neuron.harness import BadOption
 
 Params = Any  # xllamacpp ships no types
@@ -71,7 +70,9 @@ def _speculation(params: Params, value: Any) -> None:
 
 
 def _tensor_split(params: Params, value: list[float]) -> None:
-    params.tensor_split = [float(part) for part in value]
+    room = len(params.tensor_split)
+    parts = [float(part) for part in value[:room]]
+    params.tensor_split = parts + [0.0] * (room - len(parts))
 
 
 OPTIONS: dict[str, Option] = {
@@ -102,9 +103,7 @@ OPTIONS: dict[str, Option] = {
     "draft": Option(kind=str, put=_draft),
     "draft_max": Option(kind=int, put=_draft_max),
     "draft_min": Option(kind=int, put=_draft_min),
-    "speculation": _word(
-        xl.common_speculative_type, "COMMON_SPECULATIVE_TYPE_", _SPECULATION, _speculation
-    ),
+    "speculation": _word(xl.common_speculative_type, "COMMON_SPECULATIVE_TYPE_", _SPECULATION, _speculation),
     "warmup": _attribute("warmup", bool),
     "mmap": Option(kind=bool, put=lambda params, value: _mmap(params, value)),
     "verbosity": _attribute("verbosity", int),

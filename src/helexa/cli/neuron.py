@@ -1,0 +1,34 @@
+"""`neuron`: one host's daemon from the command line. Each command imports what it needs only when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+import helexa
+from helexa.cli.say import fail
+
+app = App(name="neuron", help="One host's devices, engines and models.", version=helexa.__version__)
+
+COMMANDS = {
+    "serve": ("helexa.cli.neuron_serve:serve", "Serve this host as neuron.toml describes it."),
+}
+for name, (path, text) in COMMANDS.items():
+    app.command(path, name=name, help=text)
+
+
+def main() -> None:
+    """Entry point. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    from helexa.base.errors import HelexaError
+
+    try:
+        app(sys.argv[1:])
+    except HelexaError as error:
+        fail(error.message)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,561 @@
+"""The upstream client: keep-alive connections to one origin, one task switch per answer and none per piece of a stream.
+
+`request` returns when the head is here; the body goes to a sink, called by the protocol itself (`relay`), or is taken
+whole (`read`) or piece by piece (`chunks`). An answer that is left before its end closes its connection, which is how
+the upstream learns that its client has gone; a finished one gives its connection back. See design.md for the retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from ssl import SSLContext, create_default_context
+from types import TracebackType
+from typing import ClassVar, Self, cast
+from urllib.parse import unquote, urlsplit
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from helexa.base.errors import HelexaError
+from helexa.http1.alarm import NEVER, Alarm
+from helexa.http1.limits import Limits
+from helexa.http1.message import BODILESS, Header, request_head
+
+_JOIN_BELOW_BYTES = 64 * 1024  # above this a copy costs more than a second write
+_STALE_WITHIN_S = 1.0  # a connection the server had closed shows it in a round trip, a crash mid-work seldom does
+
+
+class UpstreamError(HelexaError):
+    """The upstream {origin} could not answer."""
+
+    code: ClassVar[str] = "upstream_error"
+    status: ClassVar[int] = 502
+
+
+class ConnectFailed(UpstreamError):
+    """No connection to {origin}: {reason}"""
+
+    code: ClassVar[str] = "upstream_unreachable"
+    status: ClassVar[int] = 503
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream {origin} was silent for {after_s} s."""
+
+    code: ClassVar[str] = "upstream_timeout"
+    status: ClassVar[int] = 504
+
+
+class UpstreamBroken(UpstreamError):
+    """The answer of {origin} broke off: {reason}."""
+
+    code: ClassVar[str] = "upstream_broken"
+
+    def __init__(self, *, origin: str, reason: str, answered: bool, stale: bool = False) -> None:
+        super().__init__(origin=origin, reason=reason, answered=answered)
+        self.answered = answered  # whether anything of an answer had arrived
+        self.stale = stale  # whether a kept connection turned out to be closed already: safe to ask again
+
+
+class Answer:
+    """One answer, being received. Take its body with exactly one of `relay`, `read` and `chunks`; or `close` it."""
+
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_held",
+        "_held_bytes",
+        "_idle_timeout_s",
+        "_index",
+        "_link",
+        "_sink",
+        "_waiter",
+        "bodiless",
+        "headers",
+        "status",
+        "until_eof",
+    )
+
+    def __init__(self, link: _Link, *, bodiless: bool) -> None:
+        self.status = 0  # 0: the head is not here yet
+        self.headers: list[Header] = []
+        self.bodiless = bodiless  # the answer to a HEAD
+        self.until_eof = False
+        self._index: dict[bytes, bytes] = {}
+        self._link: _Link | None = link
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._sink: Callable[[bytes], None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._idle_timeout_s: float | None = None
+        self._ended = False
+        self._error: Exception | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of the header `name` (lower-case); of a repeated one, the last."""
+        return self._index.get(name)
+
+    async def relay(self, sink: Callable[[bytes], None], *, idle_timeout_s: float | None = None) -> None:
+        """Hand the body to `sink` as it arrives; returns at its clean end.
+
+        What `sink` raises ends the answer and is raised here. Raises UpstreamBroken, UpstreamTimeout.
+        """
+        try:
+            for piece in self._take_held():
+                sink(piece)
+            self._sink = sink
+            while not self._ended:
+                await self._more(idle_timeout_s)
+            if self._error is not None:
+                raise self._error
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._sink = None
+
+    async def read(self, max_bytes: int, *, idle_timeout_s: float | None = None) -> bytes:
+        """The whole body. Raises UpstreamBroken, also for a body over `max_bytes`; UpstreamTimeout."""
+        pieces: list[bytes] = []
+        left = max_bytes
+
+        def collect(piece: bytes) -> None:
+            nonlocal left
+            left -= len(piece)
+            if left < 0:
+                raise UpstreamBroken(origin="", reason=f"its body is over {max_bytes} bytes", answered=True)
+            pieces.append(piece)
+
+        await self.relay(collect, idle_timeout_s=idle_timeout_s)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def chunks(self, *, idle_timeout_s: float | None = None) -> AsyncIterator[bytes]:
+        """The body's pieces, as an async generator: for control calls, where a task switch per piece is no matter."""
+        try:
+            while True:
+                for piece in self._take_held():
+                    yield piece
+                if self._ended and not self._held:
+                    break
+                await self._more(idle_timeout_s)
+            if self._error is not None:
+                raise self._error
+        finally:
+            self.close()
+
+    def pause(self, on: bool) -> None:
+        """Stop (or go on) reading from the upstream: back-pressure."""
+        if self._link is not None:
+            self._link.pause(on)
+            self._link.watch(None if on else self._idle_timeout_s)
+
+    def close(self) -> None:
+        """Leave. Before the end this closes the connection; after it, it does nothing."""
+        if self._link is not None:
+            self._link.fail("it was left by its reader")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status or 'awaited'}{', ended' if self._ended else ''}, {self._held_bytes} bytes held>"
+
+    # -- between the answer and its connection
+
+    async def headed(self, timeout_s: float | None) -> None:
+        """Wait for the head."""
+        try:
+            while not self.status and not self._ended:
+                await self._more(timeout_s)
+            if not self.status and self._error is not None:
+                raise self._error
+        except BaseException:
+            self.close()
+            raise
+        if self._link is not None:
+            self._link.watch(None)
+
+    def open(self, status: int, headers: list[Header], index: dict[bytes, bytes]) -> None:
+        self.status, self.headers, self._index = status, headers, index
+        self._wake()
+
+    def deliver(self, data: bytes) -> None:
+        """A piece of the body has arrived."""
+        if self._sink is not None:
+            try:
+                self._sink(data)
+            except Exception as error:  # noqa: BLE001 - raised again by relay(), whose caller's code this is
+                self.close()
+                self._error = error
+                return
+            if self._idle_timeout_s is not None and self._link is not None:
+                self._link.watch(self._idle_timeout_s)
+            return
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._link is not None and self._held_bytes > self._link.origin.limits.read_high_bytes:
+            self._link.pause(True)
+        self._wake()
+
+    def end(self, error: Exception | None) -> None:
+        """Nothing more will come."""
+        self._link, self._ended, self._error = None, True, error
+        self._wake()
+
+    def _take_held(self) -> list[bytes]:
+        held = self._held
+        if held:
+            self._held, self._held_bytes = [], 0
+        return held
+
+    async def _more(self, timeout_s: float | None) -> None:
+        """Wait until something is new: a head, a piece (where there is no sink), the end."""
+        link = self._link
+        assert link is not None
+        self._waiter = link.origin.loop.create_future()
+        self._idle_timeout_s = timeout_s
+        link.pause(False)
+        link.watch(timeout_s)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Link(asyncio.Protocol):
+    """One connection to the origin, with at most one answer awaited on it."""
+
+    __slots__ = (
+        "_answer",
+        "_asked_at",
+        "_complete",
+        "_excess",
+        "_fields",
+        "_head_bytes",
+        "_keep",
+        "_parser",
+        "_paused",
+        "_pieces",
+        "_touched",
+        "_transport",
+        "_wait_s",
+        "deadline",
+        "lost",
+        "on_body",
+        "origin",
+        "reused",
+    )
+    _transport: asyncio.Transport
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.deadline = NEVER
+        self.reused = self.lost = False
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # llhttp fills the list itself: no Python frame per piece
+        self._parser = HttpResponseParser(self)
+        self._answer: Answer | None = None
+        self._paused = False
+        self._asked_at = self._wait_s = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._fields: list[Header] = []
+        self._head_bytes = 0
+        self._complete = self._excess = self._touched = self._keep = False
+
+    def ask(self, method: bytes, head: bytes, body: bytes) -> Answer:
+        """Send a request."""
+        self._reset()
+        self._answer = answer = Answer(self, bodiless=method == b"HEAD")
+        self._asked_at = self.origin.loop.time()
+        if len(body) < _JOIN_BELOW_BYTES:
+            self._transport.write(head + body if body else head)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+        return answer
+
+    def pause(self, on: bool) -> None:
+        if on != self._paused and not self.lost:
+            self._paused = on
+            if on:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def watch(self, seconds: float | None) -> None:
+        """Expect a sign of life within `seconds` from now."""
+        if seconds is None:
+            self.deadline = NEVER
+        else:
+            self._wait_s = seconds
+            self.deadline = self.origin.loop.time() + seconds
+            self.origin.alarm.watch(self.deadline)
+
+    def expire(self) -> None:
+        if self._answer is None:
+            self.drop()
+        else:
+            self._end(UpstreamTimeout(origin=str(self.origin), after_s=self._wait_s))
+
+    def fail(self, reason: str) -> None:
+        """The answer cannot be had any more: end it and the connection."""
+        stale = self.reused and not self._touched and self._within_stale_window()
+        self._end(UpstreamBroken(origin=str(self.origin), reason=reason, answered=self._touched, stale=stale))
+
+    def drop(self) -> None:
+        """Close the connection; it is nobody's from here on."""
+        self.deadline = NEVER
+        self.origin.forget(self)
+        if not self.lost:
+            self.lost = True
+            self._transport.abort()
+
+    def _end(self, error: Exception | None) -> None:
+        answer, self._answer = self._answer, None
+        self.drop()
+        if answer is not None:
+            answer.end(error)
+
+    def _within_stale_window(self) -> bool:
+        return self.origin.loop.time() - self._asked_at < _STALE_WITHIN_S
+
+    # -- the transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of asyncio's
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:
+            self.drop()  # nobody asked: whatever this is, it would be read as the next answer
+            return
+        self._touched = True
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            if not self._complete:
+                self._pass_on(answer)
+                self.fail(f"it is not valid HTTP ({error})")
+                return
+            self._excess = True
+        if not answer.status:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.origin.limits.max_header_bytes:
+                self.fail("its head is too large")
+                return
+        self._pass_on(answer)
+        if self._complete and self._answer is answer:
+            self._finish(answer)
+
+    def _pass_on(self, answer: Answer) -> None:
+        pieces = self._pieces
+        if pieces:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            if answer.bodiless:
+                self._excess = True
+            else:
+                answer.deliver(data)
+
+    def _finish(self, answer: Answer) -> None:
+        """The answer is complete: the connection goes back to the pool if it can serve again."""
+        if not self._keep or self._excess or self._transport.get_write_buffer_size():
+            self._end(None)
+            return
+        self._answer = None
+        self.pause(False)
+        if answer.bodiless:
+            self._parser = HttpResponseParser(self)  # the old one still waits for the body it was told of
+        self.origin.keep(self)
+        answer.end(None)
+
+    def eof_received(self) -> None:
+        answer = self._answer
+        if answer is not None and answer.until_eof:
+            self._end(None)
+        else:
+            self.fail("the connection was closed")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.fail(f"the connection was lost ({exc})" if exc is not None else "the connection was closed")
+        del self._parser, self.on_body  # they and this object hold each other
+
+    # -- llhttp's calls
+
+    def on_message_begin(self) -> None:
+        self._excess = self._complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        answer = self._answer
+        if answer is not None and not answer.status:  # after the head these are trailers, which nobody reads
+            self._fields.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        answer, parser = self._answer, self._parser
+        if answer is None or self._complete:
+            return
+        status = parser.get_status_code()
+        if status < 200:
+            self._fields = []
+            return
+        index = dict(self._fields)
+        coding = index.get(b"transfer-encoding")
+        if coding is not None and coding.lower() != b"chunked":
+            raise HttpParserError("a transfer coding other than chunked")
+        answer.bodiless = answer.bodiless or status in BODILESS
+        answer.until_eof = not (answer.bodiless or coding is not None or b"content-length" in index)
+        self._keep = parser.should_keep_alive() and not answer.until_eof
+        answer.open(status, self._fields, index)
+        self._complete = answer.bodiless
+
+    def on_message_complete(self) -> None:
+        answer = self._answer
+        self._complete = answer is not None and answer.status >= 200
+
+
+class Origin:
+    """Connections to one upstream: `Origin(host=..., port=...)`, with TLS, or `Origin(unix_path=...)`.
+
+    The number of connections is not bounded here: whoever sends requests bounds how many are in flight.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "localhost",
+        port: int = 80,
+        ssl: SSLContext | None = None,
+        unix_path: str | None = None,
+        limits: Limits | None = None,
+        max_idle: int = 256,
+        idle_timeout_s: float = 30.0,
+        connect_timeout_s: float = 5.0,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._host, self._port, self._ssl, self._unix_path = host, port, ssl, unix_path
+        self._max_idle, self._idle_timeout_s, self._connect_timeout_s = max_idle, idle_timeout_s, connect_timeout_s
+        bracketed = f"[{host}]" if ":" in host else host
+        self._authority = f"{bracketed}:{port}".encode() if unix_path is None else b"localhost"
+        self._idle: list[_Link] = []  # the last one used is the first one taken
+        self._links: set[_Link] = set()
+        self._closed = False
+
+    @classmethod
+    def from_url(cls, url: str, *, limits: Limits | None = None, connect_timeout_s: float = 5.0) -> Self:
+        """`http://host:port`, `https://host` or `unix:///path`. Raises ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme == "unix" and parts.path:
+            return cls(unix_path=unquote(parts.path), limits=limits, connect_timeout_s=connect_timeout_s)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"not an http, https or unix address: {url}")
+        secure = parts.scheme == "https"
+        return cls(
+            host=parts.hostname,
+            port=parts.port or (443 if secure else 80),
+            ssl=create_default_context() if secure else None,
+            limits=limits,
+            connect_timeout_s=connect_timeout_s,
+        )
+
+    async def request(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Sequence[Header] = (),
+        body: bytes = b"",
+        *,
+        head_timeout_s: float | None = None,
+        retry: bool = True,
+    ) -> Answer:
+        """Ask, and return when the head of the answer is here. Raises ConnectFailed, UpstreamTimeout, UpstreamBroken.
+
+        With `retry`, a kept connection that turns out to be closed is replaced by a fresh one, once.
+        """
+        head = request_head(method, target, self._authority, headers, len(body))
+        link = self._take_idle() or await self._connect()
+        answer = link.ask(method, head, body)
+        try:
+            await answer.headed(head_timeout_s)
+        except UpstreamBroken as broken:
+            if not (broken.stale and retry):
+                raise
+            answer = (await self._connect()).ask(method, head, body)
+            await answer.headed(head_timeout_s)
+        return answer
+
+    async def aclose(self) -> None:
+        """Close every connection; answers under way break off."""
+        self._closed = True
+        for link in list(self._links):
+            link.fail("the client was closed")
+        if hasattr(self, "alarm"):
+            self.alarm.stop()
+
+    def __str__(self) -> str:
+        return f"unix:{self._unix_path}" if self._unix_path is not None else self._authority.decode()
+
+    def __repr__(self) -> str:
+        return f"<Origin {self}: {len(self._links)} connections, {len(self._idle)} idle>"
+
+    # -- for the connections
+
+    def keep(self, link: _Link) -> None:
+        if self._closed or len(self._idle) >= self._max_idle:
+            link.drop()
+            return
+        link.reused = True
+        link.watch(self._idle_timeout_s)
+        self._idle.append(link)
+
+    def forget(self, link: _Link) -> None:
+        self._links.discard(link)
+        if link in self._idle:
+            self._idle.remove(link)
+
+    def _take_idle(self) -> _Link | None:
+        return self._idle.pop() if self._idle else None
+
+    async def _connect(self) -> _Link:
+        if self._closed:
+            raise ConnectFailed(origin=str(self), reason="the client was closed")
+        self._wake()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                link = await self._open()
+        except TimeoutError:
+            raise ConnectFailed(origin=str(self), reason=f"none within {self._connect_timeout_s} s") from None
+        except OSError as error:
+            raise ConnectFailed(origin=str(self), reason=str(error)) from error
+        self._links.add(link)
+        return link
+
+    async def _open(self) -> _Link:
+        if self._unix_path is not None:
+            _, link = await self.loop.create_unix_connection(lambda: _Link(self), self._unix_path)
+        else:
+            _, link = await self.loop.create_connection(lambda: _Link(self), self._host, self._port, ssl=self._ssl)
+        return link
+
+    def _wake(self) -> None:
+        if not hasattr(self, "loop"):
+            self.loop = asyncio.get_running_loop()
+            self.alarm = Alarm(self.loop, self._expire)
+
+    def _expire(self, now: float) -> float:
+        """End what is overdue; the next deadline."""
+        for link in [link for link in self._links if link.deadline <= now]:
+            link.expire()
+        return min((link.deadline for link in self._links), default=NEVER)

@@ -1,0 +1,59 @@
+"""The default models: loaded in the background once the port is bound, so that a slow start never looks like a dead host."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from helexa.base.clock import Clock
+from helexa.base.errors import HelexaError
+from helexa.base.ids import canonical
+from helexa.neuron.keeper import Keeper
+from helexa.wire.control import Activation, FailedLoad, ModelSpec
+
+log = logging.getLogger(__name__)
+
+RETRY_S = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+"""Only a source that could not be reached is tried again: a link that came up after the host must not leave it empty."""
+
+
+class Warmup:
+    """Brings up the default models one after another; each is in exactly one list of `view` at any time."""
+
+    def __init__(self, keeper: Keeper, specs: Sequence[ModelSpec], *, clock: Clock) -> None:
+        self._keeper, self._clock = keeper, clock
+        self._specs = {canonical(spec.model_id): spec for spec in specs}
+        self._due = dict.fromkeys(self._specs, 0.0)
+        self._tries = dict.fromkeys(self._specs, 0)
+        self.view = Activation(state="pre_warming" if specs else "ready", pending=list(self._specs))
+
+    async def run(self) -> None:
+        """Return when every default model has loaded or failed."""
+        while self.view.pending:
+            model_id = min(self.view.pending, key=lambda name: self._due[name])
+            await self._clock.sleep(max(0.0, self._due[model_id] - self._clock.now()))
+            await self._one(model_id)
+        self.view.state = "ready"
+
+    async def _one(self, model_id: str) -> None:
+        view = self.view
+        view.pending.remove(model_id)
+        view.in_progress = model_id
+        try:
+            await self._keeper.load(self._specs[model_id]).wait()
+            view.completed.append(model_id)
+        except HelexaError as error:
+            self._failed(model_id, error)
+        finally:
+            view.in_progress = None
+
+    def _failed(self, model_id: str, error: HelexaError) -> None:
+        kind = error.fields.get("kind", error.code)
+        log.error("default model %s: reason=%s detail=%s", model_id, kind, error.message)
+        tries = self._tries[model_id]
+        if kind == "repo_fetch_failed" and error.fields.get("transient") is not False and tries < len(RETRY_S):
+            self._tries[model_id] = tries + 1
+            self._due[model_id] = self._clock.now() + RETRY_S[tries]
+            self.view.pending.append(model_id)
+        else:
+            self.view.failed.append(FailedLoad(model_id=model_id, error=error.message))

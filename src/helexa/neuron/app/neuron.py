@@ -1,0 +1,150 @@
+"""A neuron as an object: started, asked for its address, stopped. The daemon and the tests use the same one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from helexa.base.clock import Clock, SystemClock
+from helexa.base.ids import fresh
+from helexa.base.tasks import Crew
+from helexa.http1.server import Server
+from helexa.neuron import registry
+from helexa.neuron.api import Api, Node
+from helexa.neuron.api.metrics import Metrics
+from helexa.neuron.api.refusals import refusal
+from helexa.neuron.api.relay import Relay
+from helexa.neuron.app.activation import Warmup
+from helexa.neuron.app.host import REFRESH_S, HostView, Uptime
+from helexa.neuron.config import NeuronConfig
+from helexa.neuron.device.pool import Pool, Seat
+from helexa.neuron.discovery.host import survey
+from helexa.neuron.keeper import Host, Keeper
+from helexa.neuron.sources.library import from_config
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 20.0
+LAST_WORDS_S = 2.0
+_LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
+
+
+class Neuron:
+    """`async with Neuron(config) as neuron:` serves at `neuron.url`; leaving drains it and leaves no process behind."""
+
+    def __init__(self, config: NeuronConfig, *, clock: Clock | None = None, drain_s: float = DRAIN_S) -> None:
+        self._config, self._clock, self._drain_s = config, clock or SystemClock(), drain_s
+        self._stack = AsyncExitStack()
+        self.boot_id = fresh("boot_")
+        self.port = config.port
+        self.keeper: Keeper
+        self.pool: Pool
+        self.warmup: Warmup
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as this host would call it."""
+        host = "localhost" if self._config.listen in ("0.0.0.0", "::", *_LOOPBACK) else self._config.listen
+        return f"http://{host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        """Bind first; devices are warmed and models loaded behind the open port."""
+        config, stack = self._config, self._stack
+        harnesses = registry.offered(entry.name for entry in config.harnesses)
+        view = HostView(config, await asyncio.to_thread(survey), harnesses, boot_id=self.boot_id)
+        library = from_config(config, os.environ, lambda: {harness.name: harness.info() for harness in harnesses})
+        sockets = _private_folder()
+        stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        crew = await stack.enter_async_context(Crew())
+
+        self.pool = Pool(_seats(view, harnesses), clock=self._clock, tell=lambda news: self.keeper.hear(news))
+        stack.push_async_callback(self.pool.close)
+        host = _host(config, view, harnesses, sockets, self.boot_id)
+        self.keeper = keeper = Keeper(host, library, self.pool, clock=self._clock, crew=crew)
+        self.warmup = Warmup(keeper, config.default_models, clock=self._clock)
+
+        uptime = Uptime(self._clock)
+
+        def health():
+            return view.health(keeper, self.pool, self.warmup.view, uptime())
+
+        metrics = Metrics(keeper, health)
+        relay = Relay(keeper, metrics)
+        stack.push_async_callback(relay.close)
+        node = Node(
+            discovery=view.discovery,
+            health=health,
+            version=view.version(),
+            url=lambda: self.url,
+            token=config.token,
+            boot_id=self.boot_id,
+        )
+        server = Server(Api(keeper, node, metrics, relay), refuse=refusal)
+        stack.push_async_callback(server.drain, LAST_WORDS_S)
+        self.port = (await server.listen(config.listen, config.port))[0][1]
+        stack.push_async_callback(keeper.close, self._drain_s)
+        _warn_if_open(config)
+
+        self.pool.start()
+        crew.loop(lambda: view.refresh(keeper, library), name="refresh", clock=self._clock, every_s=REFRESH_S)
+        crew.start(self.warmup.run(), name="activation")
+        log.info("neuron %s listens on %s with %s", self.boot_id, self.url, ", ".join(h.name for h in harnesses))
+
+
+def _seats(view: HostView, harnesses: tuple[registry.Harness, ...]) -> list[Seat]:
+    return [
+        Seat(
+            index=device.index,
+            worker=device.worker_name,
+            prepare=tuple(h.target for h in harnesses if h.light and h.installed and device.kind in h.kinds),
+        )
+        for device in view.devices
+    ]
+
+
+def _host(
+    config: NeuronConfig, view: HostView, harnesses: tuple[registry.Harness, ...], sockets: Path, boot_id: str
+) -> Host:
+    return Host(
+        devices={device.index: device.as_ref() for device in view.devices},
+        found=view.states(),
+        engines={harness.name: harness.target for harness in harnesses},
+        sockets=sockets,
+        max_in_flight=config.admission.max_in_flight,
+        max_queue_depth=config.admission.max_queue_depth,
+        max_wait_s=config.admission.max_wait_s,
+        boot_id=boot_id,
+        blocked=view.blocked,
+    )
+
+
+def _private_folder() -> Path:
+    """A folder for sockets that only this user can enter; kept short, for a socket's path may have 107 bytes."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    base = runtime if runtime and os.access(runtime, os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="helexa-", dir=base))
+
+
+def _warn_if_open(config: NeuronConfig) -> None:
+    if config.token is None and config.listen not in _LOOPBACK:
+        log.warning("listening on %s without a token: anybody who reaches this port can load models", config.listen)
