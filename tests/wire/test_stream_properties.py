@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from helexa.wire.translate import MessagesExchange, ResponsesExchange
 from hypothesis import given
 from hypothesis import strategies as st
+
+from helexa.wire.translate import MessagesExchange, ResponsesExchange
 
 from .grammar import Heard, messages_grammar, responses_grammar
 from .scripts import Script, chunkings, scripts

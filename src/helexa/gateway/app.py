@@ -157,6 +157,7 @@ class Cortex:
             names=lambda: self._names,
             max_wait_s=lambda: self._config.gateway.max_wait_s,
             log=self.access.add,
+            look_again=self._poll_soon,
         )
         door = Door(flow, asgi_handler(admin.build(self)), entries=self.catalogue, entry=self.entry)
         return Server(door, limits=limits, refuse=refuse_framing)

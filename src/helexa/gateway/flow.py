@@ -51,6 +51,7 @@ class Flow:
         names: Callable[[], Names],
         max_wait_s: Callable[[], float],
         log: Callable[[Journey, int, str | None, Usage | None, float], None],
+        look_again: Callable[[str], None],
     ) -> None:
         self._dispatcher = dispatcher
         self._proxy = proxy
@@ -59,6 +60,7 @@ class Flow:
         self._names = names
         self._max_wait_s = max_wait_s
         self._log = log
+        self._look_again = look_again
         self._run = fresh()[:8]
         self._numbers = itertools.count(1)
 
@@ -99,14 +101,20 @@ class Flow:
                 return await self._proxy.pass_on(call, body, reply, journey, carried, _shown(journey))
             except TryAnother as trouble:
                 transport = trouble.transport
-                if trouble.gone:
-                    self._dispatcher.tell(ev.ModelGone(node=seat.node, model=journey.model))
+                self._learn(seat.node, journey.model, trouble)
                 if attempt == ATTEMPTS:
                     raise trouble.error from trouble
                 avoid |= {seat.node}
             finally:
                 seat.leave(transport_error=transport)
         return None
+
+    def _learn(self, node: str, model: str, trouble: TryAnother) -> None:
+        if trouble.gone:
+            self._dispatcher.tell(ev.ModelGone(node=node, model=model))
+        if trouble.unreachable:
+            self._dispatcher.tell(ev.Missed(node=node, reason=trouble.error.message, limit=1))
+            self._look_again(node)
 
     async def _sit(self, seat: Seat, call: Call, reply: Reply, journey: Journey) -> None:
         """Come to a seat, keeping a streaming client company while it waits. Raises what the planner refuses with."""

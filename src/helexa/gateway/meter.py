@@ -124,7 +124,8 @@ class Journey:
 
 def settle(metrics: Metrics, journey: Journey, usage: Usage | None, now: float, error: str | None) -> None:
     """Count one finished request."""
-    cell = metrics.cell(journey.model or journey.asked, journey.node)
+    # A name that no model has is no label: whoever makes up names must not make up series.
+    cell = metrics.cell(journey.model or "unknown", journey.node)
     cell.requests += 1
     cell.duration.add(now - journey.began)
     if error is not None:

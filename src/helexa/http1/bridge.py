@@ -1,4 +1,4 @@
-"""Runs an ASGI 3 application (the control plane's Starlette) behind this room's server. HTTP scope only, no lifespan."""
+"""Runs an ASGI 3 application (the control plane's Starlette) behind this room's server: HTTP only, no lifespan."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
 from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import ClassVar, Self, cast
@@ -69,6 +68,8 @@ class Answer:
         "_idle_timeout_s",
         "_index",
         "_link",
+        "_origin",
+        "_paused",
         "_sink",
         "_waiter",
         "bodiless",
@@ -84,6 +85,8 @@ class Answer:
         self.until_eof = False
         self._index: dict[bytes, bytes] = {}
         self._link: _Link | None = link
+        self._origin = link.origin
+        self._paused = False
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._sink: Callable[[bytes], None] | None = None
@@ -124,7 +127,9 @@ class Answer:
             nonlocal left
             left -= len(piece)
             if left < 0:
-                raise UpstreamBroken(origin="", reason=f"its body is over {max_bytes} bytes", answered=True)
+                raise UpstreamBroken(
+                    origin=str(self._origin), reason=f"its body is over {max_bytes} bytes", answered=True
+                )
             pieces.append(piece)
 
         await self.relay(collect, idle_timeout_s=idle_timeout_s)
@@ -133,12 +138,11 @@ class Answer:
     async def chunks(self, *, idle_timeout_s: float | None = None) -> AsyncIterator[bytes]:
         """The body's pieces, as an async generator: for control calls, where a task switch per piece is no matter."""
         try:
-            while True:
+            while self._held or not self._ended:
                 for piece in self._take_held():
                     yield piece
-                if self._ended and not self._held:
-                    break
-                await self._more(idle_timeout_s)
+                if not self._held and not self._ended:
+                    await self._more(idle_timeout_s)
             if self._error is not None:
                 raise self._error
         finally:
@@ -146,6 +150,7 @@ class Answer:
 
     def pause(self, on: bool) -> None:
         """Stop (or go on) reading from the upstream: back-pressure."""
+        self._paused = on
         if self._link is not None:
             self._link.pause(on)
             self._link.watch(None if on else self._idle_timeout_s)
@@ -178,6 +183,7 @@ class Answer:
         except BaseException:
             self.close()
             raise
+        self._idle_timeout_s = None
         if self._link is not None:
             self._link.watch(None)
 
@@ -199,7 +205,7 @@ class Answer:
             return
         self._held.append(data)
         self._held_bytes += len(data)
-        if self._link is not None and self._held_bytes > self._link.origin.limits.read_high_bytes:
+        if self._link is not None and self._held_bytes > self._origin.limits.read_high_bytes:
             self._link.pause(True)
         self._wake()
 
@@ -218,10 +224,10 @@ class Answer:
         """Wait until something is new: a head, a piece (where there is no sink), the end."""
         link = self._link
         assert link is not None
-        self._waiter = link.origin.loop.create_future()
+        self._waiter = self._origin.loop.create_future()
         self._idle_timeout_s = timeout_s
-        link.pause(False)
-        link.watch(timeout_s)
+        link.pause(self._paused)
+        link.watch(None if self._paused else timeout_s)
         try:
             await self._waiter
         finally:

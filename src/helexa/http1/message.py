@@ -24,16 +24,13 @@ BODILESS = frozenset((204, 304))
 _REQUEST_LINE = re.compile(rb"([A-Z]+) ([!-~]+) HTTP/1\.([01])\r\n")
 _OTHER_VERSION = re.compile(rb"[A-Z]+ [^ \r\n]+(?: HTTP/[0-9](?:\.[0-9])?)?\r\n")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
-_SINGLE = (b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect", b"authorization")
+_SINGLE = b"host content-length transfer-encoding content-type expect authorization".split()
 # Framing and the connection belong to this room; what a handler or caller says about them is dropped.
-_OURS = frozenset(
-    (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer")
-    + (b"upgrade",)
-)
+_OURS = frozenset(b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade".split())
 _STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 
 
-class Refusal(Exception):  # noqa: N818 - an answer rather than a fault
+class Refusal(Exception):
     """The peer's request will not be served: answered with `status`, and the connection ends."""
 
     def __init__(self, status: int, code: str, message: str, target: bytes = b"") -> None:

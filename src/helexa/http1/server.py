@@ -26,7 +26,6 @@ from helexa.http1.message import (
     answer_head,
     check_start,
     parse_head,
-    too_large,
 )
 
 log = logging.getLogger(__name__)
@@ -190,10 +189,12 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of asyncio's
         transport.set_write_buffer_limits(high=self._server.limits.write_high_bytes)
-        peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, tuple) else "unix"
+        name = cast(object, transport.get_extra_info("peername"))
+        self.peer = str(cast(Address, name)[0]) if isinstance(name, tuple) else "unix"
         self._server.welcome(self)
         self._await("idle", self._server.limits.head_timeout_s)
+        if self._server.draining:
+            self.close()
 
     def data_received(self, data: bytes) -> None:
         if self.phase == "linger":
@@ -346,7 +347,7 @@ class _Connection(asyncio.Protocol):
         server.in_flight += 1
         try:
             await server.handler(request, reply)
-        except Exception:  # noqa: BLE001 - whatever a handler throws ends its own request only
+        except Exception:
             log.exception("the handler of %r failed", request)
         finally:
             server.in_flight -= 1

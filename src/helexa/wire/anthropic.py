@@ -257,3 +257,57 @@ class MessageOut(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
     stop_sequence: str | None
     usage: UsageOut
     role: str = "assistant"
+
+
+# ── An Anthropic server's answer ───────────────────────────────────────────────────────────────────────────────
+
+
+class UsageIn(msgspec.Struct, frozen=True):
+    input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    output_tokens: int | None = None
+    output_tokens_details: ThinkingTokens | None = None
+
+
+class BlockIn(msgspec.Struct, frozen=True):
+    """Any block of an answer; kinds that are not known have no field that is read."""
+
+    type: str
+    text: str = ""
+    thinking: str = ""
+    id: str = ""
+    name: str = ""
+    input: msgspec.Raw = ABSENT
+
+
+class DeltaIn(msgspec.Struct, frozen=True):
+    """Of a block, or of the message; each kind has fields of its own."""
+
+    text: str = ""
+    thinking: str = ""
+    partial_json: str = ""
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class AnswerIn(msgspec.Struct, frozen=True):
+    type: str = "message"
+    content: list[BlockIn] = []
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    usage: UsageIn | None = None
+
+
+class EventIn(msgspec.Struct, frozen=True):
+    """Any event of a stream."""
+
+    type: str
+    message: AnswerIn | None = None
+    content_block: BlockIn | None = None
+    delta: DeltaIn | None = None
+    usage: UsageIn | None = None
+
+
+ANSWER = msgspec.json.Decoder(AnswerIn)
+EVENT = msgspec.json.Decoder(EventIn)

@@ -109,8 +109,12 @@ def _choice(choice: str | shapes.ChoiceIn | None, names: set[str]) -> None:
         return
     if isinstance(choice, str):
         _mode("tool_choice", choice, names)
-    elif choice.allowed_tools is not None:
+    elif choice.type == "allowed_tools":
+        if choice.allowed_tools is None:
+            raise intake.refuse("tool_choice.allowed_tools", "Field required")
         _mode("tool_choice.allowed_tools.mode", choice.allowed_tools.mode, names)
+    elif choice.type != "function":
+        raise intake.refuse("tool_choice.type", f"must be function or allowed_tools, not '{choice.type}'")
     elif choice.function is None:
         raise intake.refuse("tool_choice.function", "Field required")
     elif choice.function.name not in names:

@@ -23,6 +23,8 @@ _INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
 def read(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, at: str = "") -> T:
     """Decode `body`; raises InvalidRequest with `param` such as `messages.3.content.0.type`, prefixed by `at`."""
     try:
+        if not at and not body.isascii():
+            body.decode()  # what is kept raw is not looked at by the decoder, and must not fail later
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _named(str(error), at) from None

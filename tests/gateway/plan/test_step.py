@@ -187,6 +187,34 @@ def test_a_typed_refusal_of_the_node_reaches_the_client_whole() -> None:
     assert (refusal.status, refusal.fields["kind"], refusal.fields["available"]) == (422, "quant_not_found", ["Q8_0"])
 
 
+def test_a_request_that_a_node_failed_is_loaded_elsewhere_rather_than_seated_there_again() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    warm(world, "a")
+    node = next(iter(world.fleet.places["a"]))
+    ask = world.ask("a", avoid=frozenset({node}))
+    assert [load.node for load in world.loads] != [node]
+    world.load_done()
+    assert world.seated[ask].node != node
+
+
+def test_a_node_that_cannot_be_reached_loses_its_health_and_the_model_keeps_its_good_name() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    ask = world.ask("a")
+    order = world.loads.pop()
+    world.tell(ev.LoadFailed(node="n1", model="a", error="no connection", unreachable=True))
+    assert order.node == "n1"
+    assert world.refused[ask].why is Why.UNHEALTHY
+    world.see("n1")
+    world.ask("a")
+    assert len(world.loads) == 1, "a back-off was held against the model"
+
+
+def test_with_no_other_node_a_request_is_tried_once_more_where_it_failed() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    warm(world, "a")
+    assert world.seated[world.ask("a", avoid=frozenset({"n1"}))].node == "n1"
+
+
 def test_back_off_is_remembered_for_one_model_on_one_node_only() -> None:
     world = World({"n1": 1000}, {"a": 400, "b": 400})
     world.ask("a")

@@ -110,4 +110,5 @@ def _failure(order: Load, error: Exception) -> ev.LoadFailed:
         return ev.LoadFailed(
             node=order.node, model=order.model, error=error.message, status=status, fields=dict(error.facts)
         )
-    return ev.LoadFailed(node=order.node, model=order.model, error=str(error))
+    silent = isinstance(error, NeuronSilent)
+    return ev.LoadFailed(node=order.node, model=order.model, error=str(error), unreachable=silent)

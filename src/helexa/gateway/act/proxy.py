@@ -12,7 +12,7 @@ from typing import Protocol
 from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, UpstreamFailed
 from helexa.gateway.meter import Journey, Tail, Usage, usage_in
-from helexa.http1.client import Answer, Origin, UpstreamError
+from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError
 from helexa.http1.server import Reply
 
 Headers = list[tuple[bytes, bytes]]
@@ -45,10 +45,15 @@ class Call(Protocol):
 
 
 class TryAnother(Exception):
-    """Nothing reached the client yet and this node cannot serve now: another may. `error` is for when none does."""
+    """Nothing reached the client yet and this node cannot serve now: another may. `error` is for when none does.
 
-    def __init__(self, error: HelexaError, *, transport: bool = False, gone: bool = False) -> None:
-        self.error, self.transport, self.gone = error, transport, gone
+    `transport`: the connection failed; `unreachable`: there was none to be had; `gone`: it no longer has the model.
+    """
+
+    def __init__(
+        self, error: HelexaError, *, transport: bool = False, unreachable: bool = False, gone: bool = False
+    ) -> None:
+        self.error, self.transport, self.unreachable, self.gone = error, transport, unreachable, gone
         super().__init__(error.message)
 
 
@@ -69,7 +74,8 @@ class Proxy:
         try:
             answer = await origin.request(b"POST", path, [*standing, *carried], body, head_timeout_s=None)
         except UpstreamError as error:
-            raise TryAnother(_failed(journey, str(error)), transport=True) from error
+            unreachable = isinstance(error, ConnectFailed)
+            raise TryAnother(_failed(journey, str(error)), transport=True, unreachable=unreachable) from error
         async with answer:
             if answer.status != 200:
                 return await self._refused(call, answer, reply, journey, shown)

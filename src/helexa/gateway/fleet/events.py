@@ -90,11 +90,13 @@ class Loaded(Event, frozen=True):
 
 
 class LoadFailed(Event, frozen=True):
-    """`status` and `fields` as the node gave them, so that the client gets them whole."""
+    """`status` and `fields` as the node gave them, so that the client gets them whole. `unreachable`: it was the node
+    that failed, not the load, so nothing is held against the model."""
 
     node: str
     model: str
     error: str
+    unreachable: bool = False
     status: int = 503
     fields: dict[str, Any] = {}
 

@@ -353,6 +353,9 @@ def _loaded(fleet: Fleet, event: ev.Loaded, now: float) -> Fleet:
 
 
 def _load_failed(fleet: Fleet, event: ev.LoadFailed, now: float) -> Fleet:
+    if event.unreachable and event.node in fleet.nodes:
+        fleet = _missed(fleet, ev.Missed(node=event.node, reason=event.error, limit=1))
+        return without_place(fleet, event.model, event.node)
     before = fleet.failure(event.model, event.node)
     count = before.count + 1 if before else 1
     until = now + min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (count - 1))

@@ -121,13 +121,12 @@ class _Turn:
     def _seat_waiters(self, model: str) -> None:
         for ask in list(self.fleet.asks.get(model, {}).values()):
             place = best_seat(self.fleet, ask, self.now)
-            if place is None and ask.avoid:
-                # Every other node is out too: one more try where it failed beats a refusal.
-                place = best_seat(self.fleet, replace(ask, avoid=frozenset()), self.now)
-            if place is None:
-                return
-            self.fleet, seated = take_seat(without_ask(self.fleet, model, ask.id), place, ask.id, self.now)
-            self.out += seated
+            if place is not None:
+                self._seat(ask, place)
+
+    def _seat(self, ask: Ask, place: Place) -> None:
+        self.fleet, seated = take_seat(without_ask(self.fleet, ask.model, ask.id), place, ask.id, self.now)
+        self.out += seated
 
     def _is_somewhere(self, model: str) -> bool:
         return any(place.status is Status.LOADED for place in self.fleet.places.get(model, {}).values())
@@ -142,7 +141,8 @@ class _Turn:
 
     def _find_room(self, model: str, asks: list[Ask]) -> None:
         found = candidates(self.fleet, model, self.now, self.claims)
-        best = self._prefer_cleared(model, found)
+        elsewhere = [one for one in found if self.fleet.place(model, one.node) is None]
+        best = self._prefer_cleared(model, elsewhere)
         if best is not None and best.verdict is Verdict.FITS:
             self._load(model, best, found)
         elif best is not None and best.verdict is Verdict.EVICT:
@@ -150,11 +150,19 @@ class _Turn:
         elif best is not None and best.verdict is Verdict.BUSY:
             self._wait_for_busy(model, best, asks)
         elif best is None or best.verdict is not Verdict.CLAIMED:
-            for ask in asks:
+            self._give_up(model, asks, found)
+
+    def _give_up(self, model: str, asks: list[Ask], found: list[Appraisal]) -> None:
+        """No node can: refuse. But one more try on the node that failed an ask before beats a refusal."""
+        for ask in asks:
+            place = best_seat(self.fleet, replace(ask, avoid=frozenset()), self.now)
+            if place is not None:
+                self._seat(ask, place)
+            else:
                 self.out.append(refusal(self.fleet, ask, found, self.now))
                 self.fleet = without_ask(self.fleet, model, ask.id)
-            if not any(a.verdict in (Verdict.BACKOFF, Verdict.CLOSED) for a in found):
-                self.fleet = replace(self.fleet, wanted={k: v for k, v in self.fleet.wanted.items() if k != model})
+        if not any(one.verdict in (Verdict.BACKOFF, Verdict.CLOSED) for one in found):
+            self.fleet = replace(self.fleet, wanted={k: v for k, v in self.fleet.wanted.items() if k != model})
 
     def _prefer_cleared(self, model: str, found: list[Appraisal]) -> Appraisal | None:
         """A node on which room is being made for this very model stays its node, so that no second one is emptied."""

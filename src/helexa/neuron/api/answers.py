@@ -1,5 +1,6 @@
-"""Bodies of the control routes. Their errors are flat, `{"error": text, "code": ...}`, as gateways of both makes read
-them, but for a preflight refusal, which is `{"error": {"kind", "model_id", ...}}`; those of `/v1/*` are wire/envelopes'."""
+"""Bodies of the control routes. Their errors are flat, `{"error": text, "code": ...}`, which every gateway reads; but a
+preflight refusal is `{"error": {"kind", "model_id", ...}}`. Those of `/v1/*` are wire/envelopes'.
+"""
 
 from __future__ import annotations
 

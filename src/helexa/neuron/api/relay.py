@@ -1,8 +1,8 @@
 """The relay: bytes between a client's connection and the Unix socket on which the worker serves the model.
 
-Of a request only `model` and `stream` are read; of an answer nothing is, but whether an event has just ended, so that a
-sign of life may be put in between. A client that leaves cancels its handler, which closes the upstream connection, which
-is how the engine learns of it.
+Of a request only `model` and `stream` are read; of an answer only whether an event has just ended, so that a sign of
+life may be put in between. A client that leaves cancels its handler, which closes the upstream connection, which is how
+the engine learns of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
 from helexa.http1.client import Answer, Origin, UpstreamError
@@ -57,7 +58,7 @@ class Relay:
         """Answer from the seat's model; what goes wrong after the first byte is told in the answer's own grammar."""
         sink = Sink(reply, pulse=streamed)
         task = asyncio.current_task()
-        seat.on_cut = task.cancel if task is not None else None
+        seat.on_cut = None if task is None else partial(_cancel, task)
         try:
             await self._exchange(request, seat, sink)
         except asyncio.CancelledError:
@@ -162,3 +163,7 @@ class Sink:
             silent_s = 0.0
             self._last = self._loop.time()
         self._timer = self._loop.call_later(max(0.05, SIGN_OF_LIFE_S - silent_s), self._beat)
+
+
+def _cancel(task: asyncio.Task[object]) -> None:
+    task.cancel()

@@ -1,4 +1,4 @@
-"""The default models: loaded in the background once the port is bound, so that a slow start never looks like a dead host."""
+"""The default models, loaded in the background once the port is bound: a slow start must not look like a dead host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helexa.wire.control import Activation, FailedLoad, ModelSpec
 log = logging.getLogger(__name__)
 
 RETRY_S = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""Only a source that could not be reached is tried again: a link that came up after the host must not leave it empty."""
+"""Only a source that could not be reached is tried again: a link that comes up late must not leave a host empty."""
 
 
 class Warmup:

@@ -1,4 +1,4 @@
-"""The host as this neuron publishes it: one survey at the start, another every few seconds, answers from what is kept."""
+"""The host as this neuron publishes it: a survey at the start and every few seconds, answers from what was kept."""
 
 from __future__ import annotations
 

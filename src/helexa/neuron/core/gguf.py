@@ -28,6 +28,7 @@ MAX_ELEMENTS: Final = 1 << 26
 MAX_DIMENSIONS: Final = 4
 MAX_DEPTH: Final = 3
 MAX_BYTES: Final = 1 << 50
+MAX_COUNT: Final = 1 << 40
 KEPT_ELEMENTS: Final = 4096
 """Number arrays up to this length are kept (per-layer facts); longer ones and texts (vocabularies) are only counted."""
 DEFAULT_ALIGNMENT: Final = 32
@@ -146,15 +147,15 @@ class Header:
         return self.data_offset + max((t.offset + t.size_bytes for t in self.tensors), default=0)
 
     def number(self, key: str) -> int | None:
-        """The whole number at `<architecture>.<key>`, or None when it is absent or no number."""
+        """The count at `<architecture>.<key>`, or None when it is absent, no number, or none that a model can have."""
         found = self.metadata.get(f"{self.architecture}.{key}")
-        return int(found) if isinstance(found, int | float) and math.isfinite(found) else None
+        return int(found) if isinstance(found, int | float) and 0 <= found <= MAX_COUNT else None
 
     def numbers(self, key: str) -> tuple[int, ...] | None:
         """The same as a tuple: a per-layer array as it stands, one number as a tuple of one."""
         found = self.metadata.get(f"{self.architecture}.{key}")
         if isinstance(found, tuple):
-            return tuple(int(each) for each in found if math.isfinite(each))
+            return tuple(int(each) if 0 <= each <= MAX_COUNT else 0 for each in found)
         one = self.number(key)
         return None if one is None else (one,)
 

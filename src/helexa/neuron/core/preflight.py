@@ -96,7 +96,10 @@ def select(
 ) -> Selection | Refused:
     """Engine, format and files. `listing` is None only for an engine that needs no weights."""
     model_id = canonical(spec.model_id)
-    candidates = _candidates(spec, model_id, devices, harnesses)
+    usable = _usable(spec, model_id, devices)
+    if isinstance(usable, Refused):
+        return usable
+    candidates = _candidates(spec, model_id, usable, harnesses)
     if isinstance(candidates, Refused):
         return candidates
     if listing is None:
@@ -126,7 +129,7 @@ def _candidates(
 ) -> tuple[HarnessInfo, ...] | Refused:
     """The engines to consider, in their own order: the one that was asked for, or every installed one that runs on a
     device here and reads real weights."""
-    kinds = {device.kind for device in devices if spec.devices is None or device.index in spec.devices}
+    kinds = {device.kind for device in devices}
     if spec.harness is not None:
         return _asked(spec.harness, model_id, harnesses)
     found = [h for h in harnesses.values() if h.installed and not h.weightless and h.runs_on(kinds)]
@@ -205,7 +208,8 @@ def _files(spec: ModelSpec, model_id: str, listing: Listing, chosen: Format) -> 
         return _quant_refused(spec.quant or "", model_id, sets)
     if found.missing:
         detail = f"{found.label}: shards {', '.join(map(str, found.missing[:8]))} are missing"
-        return refusal("repo_fetch_failed", model_id, detail, cause=detail, transient=False)
+        hint = "name another quantisation, or mend the repository"
+        return refusal("repo_fetch_failed", model_id, detail, cause=detail, transient=False, suggestion=hint)
     eyes = projector(listing.files)
     return (*found.files, eyes) if eyes else found.files
 
@@ -231,7 +235,7 @@ def settle(
 ) -> LoadPlan | Refused:
     """Device, context and slots. `shape` None means that nothing is known but the files' sizes; `disk_free` is what the
     cache's disk has left (bytes), None when nobody knows."""
-    usable = _usable(selection, devices)
+    usable = _usable(selection.spec, selection.model_id, devices)
     if isinstance(usable, Refused):
         return usable
     shape = shape or _unread(selection)
@@ -280,17 +284,17 @@ def preflight(
     selection = select(spec, listing, devices, harnesses, defaults or {})
     if isinstance(selection, Refused):
         return selection
-    return settle(replace(selection, warmth=warmth), shape, devices, disk_free)
+    return settle(replace(selection, warmth=warmth) if listing else selection, shape, devices, disk_free)
 
 
-def _usable(selection: Selection, devices: Sequence[DeviceState]) -> Sequence[DeviceState] | Refused:
-    wanted = selection.spec.devices
+def _usable(spec: ModelSpec, model_id: str, devices: Sequence[DeviceState]) -> Sequence[DeviceState] | Refused:
+    wanted = spec.devices
     here = [device.index for device in devices]
     unknown = [index for index in wanted or () if index not in here]
     if unknown or not devices:
         detail = f"there is no device {unknown[0]}" if unknown else "this host has no device to load on"
         return refusal(
-            "device_not_found", selection.model_id, f"{detail}; devices here: {here}", available=here,
+            "device_not_found", model_id, f"{detail}; devices here: {here}", available=here,
             suggestion="leave devices out",
         )  # fmt: skip
     return [device for device in devices if not wanted or device.index in wanted]

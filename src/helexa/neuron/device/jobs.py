@@ -23,26 +23,26 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
 
 
-class Prepare(Job):
+class Prepare(Job, frozen=True):
     """Import an engine ahead of its first load, so that the load does not pay for it. `engine` is "module:Class"."""
 
     engine: str
 
 
-class Load(Job):
+class Load(Job, frozen=True):
     """Load a model with the engine at "module:Class" and serve it on `order.socket`."""
 
     engine: str
     order: LoadOrder
 
 
-class Unload(Job):
+class Unload(Job, frozen=True):
     """Stop serving a model and free its memory."""
 
     model_id: str
 
 
-class Memory(Job):
+class Memory(Job, frozen=True):
     """How much of the device is used and free, as the driver says."""
 
 
@@ -50,13 +50,13 @@ class Up(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of what comes up."""
 
 
-class Hello(Up):
+class Hello(Up, frozen=True):
     """The worker is ready for its first job."""
 
     pid: int
 
 
-class Done(Up):
+class Done(Up, frozen=True):
     """A job succeeded. `facts` answers Load; `used_mb` and `free_mb` answer Memory (None: cannot be said)."""
 
     id: int
@@ -65,7 +65,7 @@ class Done(Up):
     free_mb: int | None = None
 
 
-class Broke(Up):
+class Broke(Up, frozen=True):
     """A job failed; `fault` means that the device is lost, and with it this worker. `causes` runs from the error that
     was seen to the one that began it; `fields` are an option error's own."""
 
@@ -75,7 +75,7 @@ class Broke(Up):
     fields: dict[str, Any] | None = None
 
 
-class Progress(Up):
+class Progress(Up, frozen=True):
     """How far a load has come: a stage, and 0..1 in it (None: not known)."""
 
     id: int
@@ -83,7 +83,7 @@ class Progress(Up):
     progress: float | None = None
 
 
-class Heartbeat(Up):
+class Heartbeat(Up, frozen=True):
     """The process lives; `busy_s` is how long the device thread has been at its present job (0: it waits)."""
 
     busy_s: float

@@ -158,7 +158,7 @@ class Pool:
                     post.memory = (done.used_mb, done.free_mb)
 
     async def recycle(self, device: int, why: str) -> None:
-        """Replace the device's worker by a fresh one: what it fragmented goes with it. The owner hears of it as Lost."""
+        """Replace the device's worker by a fresh one, with an empty device. The owner hears of it as Lost."""
         post = self._posts[device]
         if post.state == "ready" and post.process is not None:
             post.why, post.recycling = why, True
@@ -224,6 +224,7 @@ class Pool:
             self._tell(Ready(device=post.seat.index))
         await process.ended.wait()
         self._mourn(post, process)
+        await process.stop()
 
     def _mourn(self, post: _Post, process: WorkerProcess) -> None:
         planned, post.recycling = post.recycling, False

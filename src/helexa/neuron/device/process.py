@@ -89,8 +89,8 @@ class WorkerProcess:
         worker = cls(name, process, ours)
         try:
             await worker._open()
-        except BaseException:  # cancelled while it starts: no process is left behind
-            worker.kill()
+        except BaseException:  # it died, or we were cancelled: no process is left behind either way
+            await worker.stop(grace_s=0)
             raise
         return worker
 
@@ -145,7 +145,7 @@ class WorkerProcess:
         return JobFailed(broke, lines[-8:])
 
     async def stop(self, grace_s: float = EXIT_WAIT_S) -> None:
-        """Close the channel, which ends the worker; kill it when it does not go within `grace_s`."""
+        """Close the channel, which ends the worker; kill it when it has not gone after `grace_s`."""
         if self._writer is not None:
             self._writer.close()
         try:
@@ -154,6 +154,9 @@ class WorkerProcess:
             self.kill()
             await self.ended.wait()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writer is not None:
+            with contextlib.suppress(ConnectionError):
+                await self._writer.wait_closed()
 
     def kill(self) -> None:
         """End it now."""
@@ -171,7 +174,8 @@ class WorkerProcess:
         self.last_heard_s = asyncio.get_running_loop().time()
         match message:
             case jobs.Hello():
-                self._hello.done() or self._hello.set_result(None)
+                if not self._hello.done():
+                    self._hello.set_result(None)
             case jobs.Heartbeat():
                 self.busy_s = message.busy_s
             case jobs.Progress():

@@ -1,9 +1,9 @@
 """The worker process: one device, one thread that owns it for the process's life, jobs in, plain values out.
 
-`python -m helexa.neuron.device.worker FD` is started by the pool (`pool.py`) with its job channel as file descriptor FD.
-The main thread is the device thread: everything that touches the device happens on it, in the order of the jobs. Two
-small threads beside it read the channel and tell that the process lives. When the channel closes the daemon is gone, and
-the process ends at once, whatever the device thread is doing: no orphan keeps a GPU.
+`python -m helexa.neuron.device.worker FD NAME` is started by the pool with its job channel as file descriptor FD. The
+main thread is the device thread: everything that touches the device happens on it, in the order of the jobs. Two small
+threads beside it read the channel and tell that the process lives. When the channel closes the daemon is gone, and the
+process ends at once, whatever the device thread is doing: no orphan keeps a GPU.
 
 What it imports is what a cold load waits for, so it stays at the standard library, msgspec and the engine.
 """
@@ -81,7 +81,7 @@ class Worker:
         """Do one job; every failure becomes its reply."""
         try:
             return self._do(job)
-        except Exception as error:  # the device thread outlives whatever one job throws
+        except Exception as error:  # noqa: BLE001 - the device thread outlives whatever one job throws
             return _broke(job.id, error)
 
     def _do(self, job: jobs.Down) -> jobs.Reply:

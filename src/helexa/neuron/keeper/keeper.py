@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, assert_never
 
 from helexa.base.clock import Clock
 from helexa.base.errors import Conflict, HelexaError, Refused, Unavailable, UnknownModel
 from helexa.base.ids import canonical, fresh
 from helexa.base.tasks import Crew
-from helexa.base.units import human_mib
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.admission import Gate
-from helexa.neuron.core.ledger import Ledger, Shortfall
+from helexa.neuron.core.ledger import Ledger
 from helexa.neuron.core.plan import DeviceState, LoadPlan
 from helexa.neuron.device.pool import Dead, Lost, News, Poisoned, Pool, Ready
 from helexa.neuron.device.process import JobFailed
 from helexa.neuron.harness import DeviceRef, LoadOrder, Report
-from helexa.neuron.keeper import views
+from helexa.neuron.keeper import views, words
 from helexa.neuron.keeper.feed import Feed
+from helexa.neuron.keeper.host import Host, Preparation
 from helexa.neuron.keeper.loads import Jobs, LoadJob
 from helexa.neuron.keeper.seats import Seat, Seats
 from helexa.wire.control import Event, Model, ModelLoad, ModelSpec
@@ -37,34 +36,6 @@ log = logging.getLogger(__name__)
 PROGRESS_EVERY_S = 0.1
 KEPT_FAILURES = 64
 FORCED_WAIT_S = 5.0
-
-
-class Preparation(Protocol):
-    """Where plans and files come from: preflight and sources."""
-
-    async def plan(self, spec: ModelSpec, devices: Sequence[DeviceState]) -> LoadPlan:
-        """Decide how `spec` would be loaded. Raises Refused with a `kind`."""
-        ...
-
-    async def fetch(self, plan: LoadPlan, report: Report) -> tuple[str, ...]:
-        """The plan's files as absolute paths, downloaded if need be. Raises Refused."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """What the keeper has to know of the machine. `engines` maps a harness to its "module:Class"; `sockets` is a
-    private folder for the models' sockets; `blocked` says why nothing can be loaded at all (a broken driver)."""
-
-    devices: Mapping[int, DeviceRef]
-    found: tuple[DeviceState, ...]
-    engines: Mapping[str, str]
-    sockets: Path
-    max_in_flight: int = 0
-    max_queue_depth: int = 64
-    max_wait_s: float = 30.0
-    boot_id: str = ""
-    blocked: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,7 +127,7 @@ class Keeper:
         if entry is None or entry.state is None:
             raise self._unknown(model_id)
         if not isinstance(entry.state, life.Loaded) or entry.seats is None:
-            raise _not_now(entry.model_id, entry.state)
+            raise words.not_now(entry.model_id, entry.state)
         return entry.seats.take(queued=queued)
 
     def job(self, job_id: str) -> LoadJob | None:
@@ -218,7 +189,7 @@ class Keeper:
         self.draining = True
         for entry in self._entries.values():
             if entry.seats is not None:
-                entry.seats.close(_shutting_down(entry.model_id))
+                entry.seats.close(words.shutting_down(entry.model_id))
         for job in self._jobs.running():
             job.finish(Conflict(reason="this neuron is shutting down"))
         loaded = [entry for entry in self._entries.values() if isinstance(entry.state, life.Loaded)]
@@ -264,13 +235,14 @@ class Keeper:
                 entry.seats = Seats(entry.model_id, entry.order.socket, self._gate(state.plan))
             self._end_job(entry, None)
         elif entry.seats is not None and not isinstance(state, life.Unloading | life.Loaded):
-            entry.seats.close(_not_now(entry.model_id, state))
+            entry.seats.close(words.not_now(entry.model_id, state))
             entry.seats.cut()
             entry.seats = None
         elif entry.seats is not None and isinstance(state, life.Unloading):
-            entry.seats.close(_not_now(entry.model_id, state))
+            entry.seats.close(words.not_now(entry.model_id, state))
         if state is None or isinstance(state, life.Failed):
             self._end_job(entry, entry.error or HelexaError(getattr(state, "error", "the load was given up")))
+            _forget_socket(entry)
             entry.order = None
         if state is None:
             entry.gone.set()
@@ -298,7 +270,7 @@ class Keeper:
         entry.told_s = now
         kind = "progress" if type(state) is type(before) else "model"
         if kind == "model":
-            log.info("%s is %s%s", entry.model_id, views.STATUS[type(state)], _because(state))
+            log.info("%s is %s%s", entry.model_id, views.STATUS[type(state)], words.because(state))
             self._forget_old_failures()
         self.feed.publish(Event(kind=kind, boot_id=boot_id, model_id=entry.model_id, model=self._view(entry)))
 
@@ -322,15 +294,16 @@ class Keeper:
             log.warning("%s refused: reason=%s detail=%s", entry.model_id, error.fields.get("kind"), error.message)
             self._broke(entry, error)
         except Exception as error:  # noqa: BLE001 - whatever stops a load ends that load only
-            self._broke(entry, _as_ours(error))
+            self._broke(entry, words.as_ours(error))
 
     async def _reload(self, entry: _Entry, plan: LoadPlan) -> None:
         try:
             assert entry.order is not None
+            _forget_socket(entry)
             entry.order = self._order(entry.model_id, plan, entry.order.files)
             await self._execute(entry, plan)
         except Exception as error:  # noqa: BLE001 - whatever stops a load ends that load only
-            self._broke(entry, _as_ours(error))
+            self._broke(entry, words.as_ours(error))
 
     async def _execute(self, entry: _Entry, plan: LoadPlan) -> None:
         """Have the worker execute the order."""
@@ -385,7 +358,7 @@ class Keeper:
                 self._ledger = outcome
                 return plan
             shortfall = outcome
-        raise _does_not_fit(entry.model_id, shortfall)  # pyright: ignore[reportPossiblyUnboundVariable]
+        raise words.does_not_fit(entry.model_id, shortfall)  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def _order(self, model_id: str, plan: LoadPlan, files: tuple[str, ...]) -> LoadOrder:
         """The plan as its engine gets it; a fresh socket each time, for a stale one makes a server refuse to start."""
@@ -451,74 +424,14 @@ class Keeper:
         return UnknownModel(f"The model `{model_id}` is not loaded on this neuron. {hint}", model=model_id, hint=hint)
 
 
+def _forget_socket(entry: _Entry) -> None:
+    """A worker that was killed cannot clear up behind itself."""
+    if entry.order is not None:
+        Path(entry.order.socket).unlink(missing_ok=True)
+
+
 async def _bounded(work: Awaitable[None], within_s: float) -> None:
     try:
         await asyncio.wait_for(work, within_s)
     except TimeoutError:
         return
-
-
-def _not_now(model_id: str, state: life.State | None) -> HelexaError:
-    """Why a model that is known takes no request now."""
-    match state:
-        case life.Loading():
-            return Unavailable(model=model_id, reason="it is still loading", retry_after=2.0)
-        case life.Recovering() | life.Poisoned():
-            return Unavailable(model=model_id, reason=f"it is recovering ({state.error})", retry_after=2.0)
-        case life.Failed():
-            return Unavailable(model=model_id, reason=f"it failed: {state.error}", retry_after=30.0)
-        case life.Loaded() | life.Unloading() | None:
-            return Unavailable(model=model_id, reason="it is being unloaded", retry_after=1.0)
-        case _:
-            assert_never(state)
-
-
-def _shutting_down(model_id: str) -> Unavailable:
-    return Unavailable(model=model_id, reason="this neuron is shutting down", retry_after=15.0)
-
-
-def _because(state: life.State) -> str:
-    error = getattr(state, "error", "")
-    return f": {error}" if error else ""
-
-
-def _as_ours(error: Exception) -> HelexaError:
-    """Any failure of a load as one of the tree, with its whole chain of causes; one we did not foresee is logged."""
-    if isinstance(error, HelexaError):
-        return error
-    log.error("a load failed in a way nobody foresaw", exc_info=error)
-    causes: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(causes) < 8:
-        causes.append(f"{type(cause).__name__}: {cause}")
-        cause = cause.__cause__ or cause.__context__
-    return HelexaError(": ".join(causes))
-
-
-def _does_not_fit(model_id: str, short: Shortfall) -> Refused:
-    devices = [
-        {
-            "device": want.device,
-            "needed_mb": want.needed_mb,
-            "free_mb": want.free_mb,
-            "total_mb": want.total_mb,
-            "reserved_mb": want.reserved_mb,
-            "foreign_mb": want.foreign_mb,
-        }
-        for want in short.wants
-    ]
-    missing = ", ".join(
-        f"device {w.device}: {human_mib(w.needed_mb)} needed, {human_mib(w.free_mb)} free" for w in short.wants
-    )
-    suggestion = (
-        "unload another model here" if short.evictable else "use a smaller context, a smaller quant or more devices"
-    )
-    return Refused(
-        f"The model `{model_id}` does not fit ({missing}); {suggestion}.",
-        kind="does_not_fit",
-        model_id=model_id,
-        needed_mb=short.needed_mb,
-        per_device=devices,
-        suggestion=suggestion,
-        evictable=short.evictable,
-    )

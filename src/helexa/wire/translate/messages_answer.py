@@ -231,7 +231,7 @@ class _Collected:
 
     def _tool(self, call: ToolDelta, arguments: str, *, complete: bool) -> None:
         """A call that was cut off is left out: `stop_reason` says so, and half a call must not be run."""
-        data = arguments.encode() or b"{}"
+        data = arguments.encode() or (b"{}" if complete else b"")
         if _is_object(data):
             self.content.append(shapes.ToolUseOut(call.id or self._ids("toolu_"), call.name or "", msgspec.Raw(data)))
         elif complete:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from helexa.http1.server import Server
@@ -24,8 +25,8 @@ MAX_OUTPUT_TOKENS = 8192
 class EchoResident:
     """A loaded echo."""
 
-    def __init__(self, engine: EchoEngine, server: Server, facts: Facts) -> None:
-        self._engine, self._server, self._facts = engine, server, facts
+    def __init__(self, engine: EchoEngine, server: Server, facts: Facts, path: str) -> None:
+        self._engine, self._server, self._facts, self._path = engine, server, facts, path
 
     @property
     def facts(self) -> Facts:
@@ -34,6 +35,7 @@ class EchoResident:
     def unload(self) -> None:
         """Stop serving."""
         self._engine.call(self._server.drain(0.0))
+        Path(self._path).unlink(missing_ok=True)
 
 
 class EchoEngine:
@@ -44,7 +46,7 @@ class EchoEngine:
         threading.Thread(target=self._loop.run_forever, name="echo", daemon=True).start()
 
     def load(self, order: LoadOrder, report: Report) -> Resident:
-        """Take `load_s`, then serve. Raises BadOption, DeviceFault (`fail = "fault"`), RuntimeError (`fail = "load"`)."""
+        """Take `load_s`, then serve. Raises BadOption; DeviceFault and RuntimeError when told to."""
         options = opts.parse(order.options)
         _pretend(options.load_s, report)
         failure = options.failure
@@ -59,7 +61,7 @@ class EchoEngine:
             used_mb=options.memory_mb,
             tool_call=bool(options.tool_calls),
         )
-        return EchoResident(self, server, facts)
+        return EchoResident(self, server, facts, order.socket)
 
     def memory(self) -> tuple[int, int] | None:
         """Nothing is known of a device that is not used."""

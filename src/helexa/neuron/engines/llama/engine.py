@@ -17,7 +17,7 @@ from helexa.neuron.engines.llama.binding import xl
 from helexa.neuron.harness import Engine, Facts, LoadOrder, Report, Resident
 
 CPU_BATCH_TOKENS = 512
-"""Cancelling waits for the end of a step: on a CPU a step of 2048 prompt tokens takes seconds, and is no faster in all."""
+"""Cancelling waits for the end of a step, which with 2048 prompt tokens on a CPU takes seconds and gains nothing."""
 SPARE_HTTP_THREADS = 16
 """A kept-alive connection holds a thread of llama.cpp's server, so there are more threads than seats."""
 ERRORS_ONLY = 1

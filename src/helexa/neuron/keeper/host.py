@@ -1,0 +1,40 @@
+"""What the keeper is given: the machine it keeps, and where plans and files come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from helexa.neuron.core.plan import DeviceState, LoadPlan
+from helexa.neuron.harness import DeviceRef, Report
+from helexa.wire.control import ModelSpec
+
+
+class Preparation(Protocol):
+    """Where plans and files come from: preflight and sources."""
+
+    async def plan(self, spec: ModelSpec, devices: Sequence[DeviceState]) -> LoadPlan:
+        """Decide how `spec` would be loaded. Raises Refused with a `kind`."""
+        ...
+
+    async def fetch(self, plan: LoadPlan, report: Report) -> tuple[str, ...]:
+        """The plan's files as absolute paths, downloaded if need be. Raises Refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the keeper has to know of the machine. `engines` maps a harness to its "module:Class"; `sockets` is a
+    private folder for the models' sockets; `blocked` says why nothing can be loaded at all (a broken driver)."""
+
+    devices: Mapping[int, DeviceRef]
+    found: tuple[DeviceState, ...]
+    engines: Mapping[str, str]
+    sockets: Path
+    max_in_flight: int = 0
+    max_queue_depth: int = 64
+    max_wait_s: float = 30.0
+    boot_id: str = ""
+    blocked: str | None = None

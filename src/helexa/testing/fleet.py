@@ -1,0 +1,170 @@
+"""A real fleet on loopback: `neuron serve` and `cortex serve` as processes of their own, on free ports, in a directory.
+
+For the tests of this project and for those of its users: `async with Fleet(folder, neurons={"n1": TOML}, models=TOML)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from helexa.base.errors import HelexaError
+
+T = TypeVar("T")
+
+START_S = 30.0
+STOP_S = 20.0
+
+
+class NotInTime(HelexaError):
+    """{what} did not happen within {limit_s} s"""
+
+    code = "not_in_time"
+
+
+async def eventually(look: Callable[[], Awaitable[T]], what: str, *, limit_s: float = 20.0) -> T:
+    """The first true answer of `look`, asked again until then. Raises NotInTime."""
+    try:
+        async with asyncio.timeout(limit_s):
+            while not (found := await look()):  # noqa: ASYNC110 - other processes set no event here
+                await asyncio.sleep(0.02)
+            return found
+    except TimeoutError:
+        raise NotInTime(what=what, limit_s=limit_s) from None
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Daemon:
+    """One `serve` process, with its log."""
+
+    def __init__(self, module: str, config: Path, url: str, *arguments: str) -> None:
+        self.url = url
+        self.log = config.with_suffix(".log")
+        self._command = [sys.executable, "-m", module, "serve", "--config", str(config), *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the daemon alone, and after SIGKILL see it gone."""
+        assert self._process is not None, "not started"
+        os.kill(self._process.pid, number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM, a bounded wait; the exit status."""
+        if self._process is None or self._process.poll() is not None:
+            return self._process.returncode if self._process else 0
+        self._process.send_signal(signal.SIGCONT)
+        self._process.terminate()
+        try:
+            return await asyncio.to_thread(self._process.wait, STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return await asyncio.to_thread(self._process.wait)
+
+
+class Fleet:
+    """Neurons and a gateway. `neurons` maps a name to what its neuron.toml holds beyond port and address."""
+
+    def __init__(self, folder: Path, *, neurons: dict[str, str], models: str = "", cortex: str = "") -> None:
+        self.folder = folder
+        self.neurons: dict[str, Daemon] = {}
+        port, metrics = free_port(), free_port()
+        self.url, self.metrics_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/metrics"
+        listed = "".join(self._neuron(name, text) for name, text in neurons.items())
+        (folder / "models.toml").write_text(models)
+        config = folder / "cortex.toml"
+        config.write_text(
+            f'models_config = "models.toml"\n{cortex}\n[gateway]\nlisten = "127.0.0.1:{port}"\n'
+            f'metrics_listen = "127.0.0.1:{metrics}"\nmax_wait_s = 30\n\n[polling]\nevery_s = 1.0\n{listed}'
+        )
+        self.cortex = Daemon("helexa.cli.cortex", config, self.url)
+        self.http = httpx2.AsyncClient(base_url=self.url, timeout=60.0)
+
+    def _neuron(self, name: str, text: str) -> str:
+        port = free_port()
+        config = self.folder / f"{name}.toml"
+        config.write_text(f'port = {port}\nlisten = "127.0.0.1"\n{text}')
+        url = f"http://127.0.0.1:{port}"
+        self.neurons[name] = Daemon("helexa.cli.neuron", config, url)
+        return f'\n[[neurons]]\nname = "{name}"\nendpoint = "{url}"\n'
+
+    async def __aenter__(self) -> Self:
+        for daemon in (*self.neurons.values(), self.cortex):
+            daemon.start()
+        try:
+            await eventually(self.all_healthy, "every node healthy", limit_s=START_S)
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        await self.http.aclose()
+        for daemon in (self.cortex, *self.neurons.values()):
+            await daemon.stop()
+
+    async def all_healthy(self) -> bool:
+        try:
+            nodes = (await self.http.get("/cortex/v1/nodes")).json()["nodes"]
+        except (httpx2.HTTPError, ValueError):
+            return False
+        return all(node["healthy"] for node in nodes) and len(nodes) == len(self.neurons)
+
+    async def entry(self, model: str) -> dict[str, Any]:
+        """The model as `/v1/models` shows it."""
+        return (await self.http.get(f"/v1/models/{model}")).json()
+
+    async def node(self, name: str) -> dict[str, Any]:
+        nodes = (await self.http.get("/cortex/v1/nodes")).json()["nodes"]
+        return next(node for node in nodes if node["name"] == name)
+
+    async def until_status(self, model: str, status: str, *, limit_s: float = 20.0) -> None:
+        async def there() -> bool:
+            return (await self.entry(model))["status"] == status
+
+        await eventually(there, f"{model} {status}", limit_s=limit_s)
+
+    async def until_idle(self, *, limit_s: float = 10.0) -> None:
+        """No request in flight, as the gateway counts them."""
+
+        async def idle() -> bool:
+            nodes = (await self.http.get("/cortex/v1/nodes")).json()["nodes"]
+            return not any(place["in_flight"] for node in nodes for place in node["models"])
+
+        await eventually(idle, "nothing in flight", limit_s=limit_s)
+
+
+def ask(model: str, text: str = "one two three", **more: object) -> dict[str, object]:
+    """A chat request's body."""
+    return {"model": model, "messages": [{"role": "user", "content": text}], **more}

@@ -1,0 +1,203 @@
+"""Two daemons and more, as processes of their own: cold loads, eviction, faults."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from helexa.testing.fleet import Fleet, ask, eventually
+
+DEVICE = '[[devices]]\nkind = "cpu"\nindex = 0\nmemory_mb = 1000\n'
+
+
+def echo(name: str, **options: object) -> str:
+    shown = ", ".join(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in options.items())
+    return f'[[models]]\nid = "{name}"\nharness = "echo"\noptions = {{ {shown} }}\n'
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Two nodes of 1000 MiB; models that crowd each other."""
+    models = (
+        echo("a", memory_mb=600)
+        + echo("b", memory_mb=600)
+        + echo("c", memory_mb=600)
+        + echo("slow", memory_mb=100, load_s=2.5)
+        + echo("talker", memory_mb=100, tokens_per_s=20, reply="word " * 400)
+        + echo("dies", memory_mb=100, tokens_per_s=100, reply="word " * 400, fail="crash:5")
+        + echo("stumbles", memory_mb=100, tokens_per_s=200, reply="word " * 400, fail="step:5")
+        + echo("broken", memory_mb=100, fail="load")
+        + echo("giant", memory_mb=9000)
+    )
+    async with Fleet(tmp_path, neurons={"n1": DEVICE, "n2": DEVICE}, models=models) as fleet:
+        yield fleet
+
+
+async def lines_of(fleet: Fleet, body: dict[str, object]) -> list[tuple[float, str]]:
+    """Each line of a streamed answer with the second it came."""
+    began, lines = time.monotonic(), list[tuple[float, str]]()
+    async with fleet.http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        async for line in answer.aiter_lines():
+            lines.append((time.monotonic() - began, line))
+    return lines
+
+
+async def test_a_model_only_in_the_catalogue_is_cold_and_its_first_request_loads_it_once(pair: Fleet) -> None:
+    assert (await pair.entry("slow"))["status"] == "cold"
+    answers = await asyncio.gather(
+        *(pair.http.post("/v1/chat/completions", json=ask("slow", f"hello {i}")) for i in range(8))
+    )
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert {answer.json()["choices"][0]["message"]["content"] for answer in answers} == {f"hello {i}" for i in range(8)}
+    places = (await pair.entry("slow"))["locations"]
+    assert len(places) == 1
+    loads = sum(daemon.log.read_text().count("slow is loading") for daemon in pair.neurons.values())
+    assert loads == 1
+
+
+async def test_a_client_that_waits_for_a_load_hears_from_us_each_second(pair: Fleet) -> None:
+    lines = [(at, line) for at, line in await lines_of(pair, ask("slow")) if line]
+    times = [0.0, *(at for at, _ in lines)]
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 1.5
+    assert any(line.startswith(":") for _, line in lines)
+    assert lines[-1][1] == "data: [DONE]"
+
+
+async def test_what_does_not_fit_beside_another_evicts_it_and_the_other_comes_back_on_demand(pair: Fleet) -> None:
+    for model in ("a", "b"):
+        assert (await pair.http.post("/v1/chat/completions", json=ask(model))).status_code == 200
+    assert (await pair.http.post("/v1/chat/completions", json=ask("c"))).status_code == 200
+    cold = [model for model in ("a", "b") if (await pair.entry(model))["status"] == "cold"]
+    assert len(cold) == 1
+    assert (await pair.http.post("/v1/chat/completions", json=ask(cold[0]))).status_code == 200
+    assert (await pair.entry(cold[0]))["loaded"]
+    metrics = (await pair.http.get(pair.metrics_url)).text
+    assert 'reason="evicted"' in metrics
+
+
+async def test_a_model_that_can_never_fit_is_refused_with_arithmetic_and_evicts_nothing(pair: Fleet) -> None:
+    await pair.http.post("/v1/chat/completions", json=ask("a"))
+    answer = await pair.http.post("/v1/chat/completions", json=ask("giant"))
+    assert answer.status_code == 422
+    assert "9000 MiB" in answer.json()["error"]["message"] or "8.8 GiB" in answer.json()["error"]["message"]
+    entry = await pair.entry("giant")
+    assert (entry["status"], entry["feasible_on"]) == ("infeasible", [])
+    assert (await pair.entry("a"))["loaded"]
+
+
+async def test_a_load_that_fails_is_told_with_its_reason(pair: Fleet) -> None:
+    answer = await pair.http.post("/v1/chat/completions", json=ask("broken"))
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "broken" in answer.json()["error"]["message"]
+
+
+async def test_a_client_that_leaves_frees_its_seat_streamed_or_not(pair: Fleet) -> None:
+    async with pair.http.stream("POST", "/v1/chat/completions", json=ask("talker", stream=True)) as answer:
+        async for _ in answer.aiter_lines():
+            break
+    await pair.until_idle()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await pair.http.post("/v1/chat/completions", json=ask("talker"))
+    await pair.until_idle()
+
+    async def neurons_idle() -> bool:
+        healths = [(await pair.http.get(f"{daemon.url}/health")).json() for daemon in pair.neurons.values()]
+        return not any(model["in_flight"] for health in healths for model in health["models"])
+
+    await eventually(neurons_idle, "no seat taken on any neuron")
+
+
+async def test_an_engine_that_fails_in_mid_stream_ends_in_an_error_event_and_not_in_done(pair: Fleet) -> None:
+    lines = [line for _, line in await lines_of(pair, ask("stumbles")) if line]
+    assert '"error"' in lines[-1]
+    assert "data: [DONE]" not in lines
+
+
+async def test_a_worker_that_crashes_costs_its_own_streams_an_error_event_and_is_back(pair: Fleet) -> None:
+    lines = [line for _, line in await lines_of(pair, ask("dies")) if line]
+    assert '"error"' in lines[-1]
+    assert "data: [DONE]" not in lines
+    await pair.until_status("dies", "loaded")
+
+
+async def test_a_neuron_killed_in_mid_stream_gives_an_error_event_and_the_next_request_another_node(
+    pair: Fleet,
+) -> None:
+    body = ask("talker", stream=True)
+    lines: list[str] = []
+    async with pair.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        node = answer.headers["x-cortex-node"]
+        async for line in answer.aiter_lines():
+            lines.append(line)
+            if len(lines) == 6:
+                pair.neurons[node].kill()
+    events = [line for line in lines if line]
+    assert '"error"' in events[-1]
+    assert "data: [DONE]" not in events
+    answer = await pair.http.post("/v1/chat/completions", json=ask("talker", max_tokens=3))
+    assert answer.status_code == 200
+    assert answer.headers["x-cortex-node"] != node
+
+
+async def test_a_neuron_that_comes_back_is_used_again(pair: Fleet) -> None:
+    for daemon in pair.neurons.values():
+        daemon.kill()
+    answer = await pair.http.post("/v1/chat/completions", json=ask("a"))
+    assert answer.status_code == 503
+    assert "retry-after" in answer.headers
+
+    async def seen_dead() -> bool:
+        return not any([(await pair.node(name))["healthy"] for name in pair.neurons])
+
+    await eventually(seen_dead, "both nodes seen dead")
+    for daemon in pair.neurons.values():
+        daemon.start()
+    await eventually(pair.all_healthy, "both nodes back", limit_s=30)
+    assert (await pair.http.post("/v1/chat/completions", json=ask("a"))).status_code == 200
+
+
+async def test_a_request_that_is_not_streamed_waits_no_longer_than_it_was_told_to(tmp_path: Path) -> None:
+    models = echo("slow", memory_mb=100, load_s=20)
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=models) as fleet:
+        config = tmp_path / "cortex.toml"
+        config.write_text(config.read_text().replace("max_wait_s = 30", "max_wait_s = 0.5"))
+        assert (await fleet.http.post("/cortex/v1/reload")).json()["changed"] == ["gateway"]
+        answer = await fleet.http.post("/v1/chat/completions", json=ask("slow"))
+        assert answer.status_code == 503
+        error = answer.json()["error"]
+        assert error["code"] == "model_loading"
+        assert error["details"]["loading"]["state"] == "loading"
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_the_gateway_stops_in_order_when_it_is_told_to(pair: Fleet) -> None:
+    stream = asyncio.create_task(lines_of(pair, ask("talker", max_tokens=30)))
+
+    async def busy() -> bool:
+        nodes = [await pair.node(name) for name in pair.neurons]
+        return any(place["in_flight"] for node in nodes for place in node["models"])
+
+    await eventually(busy, "the stream has begun")
+    os.kill(pair.cortex.pid, signal.SIGTERM)
+    lines = await stream
+    assert lines[-2][1] == "data: [DONE]"
+    assert await pair.cortex.stop() == 0
+
+
+async def test_a_bad_reload_changes_nothing_and_says_why(pair: Fleet) -> None:
+    (pair.folder / "models.toml").write_text("[[models]]\nidd = 1")
+    answer = await pair.http.post("/cortex/v1/reload")
+    assert answer.status_code == 400
+    assert "did you mean `id`?" in answer.json()["error"]["message"]
+    assert (await pair.entry("a"))["status"] == "cold"

@@ -1,0 +1,157 @@
+"""Placing a model: what was asked is kept, what was left open is chosen, and a refusal shows its arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from helexa.base.units import MIB
+from helexa.neuron.core.fit import DoesNotFit, Fitted, Wish, fit
+from helexa.neuron.core.footprint import Layer, ModelShape, Settings
+from helexa.neuron.core.plan import DeviceState
+
+
+def model(weights_mb: int = 1000, trained: int = 32768) -> ModelShape:
+    """100 KiB of KV cache per token: 10 layers of 2 × 2560 f16 values."""
+    return ModelShape(
+        architecture="llama",
+        trained_context=trained,
+        weight_bytes=weights_mb * MIB,
+        layers=(Layer(k=2560, v=2560),) * 10,
+    )
+
+
+def device(index: int = 0, total: int = 10_000, reserved: int = 0, foreign: int = 0, kind: str = "cpu") -> DeviceState:
+    return DeviceState(
+        index=index, kind=kind, name=f"d{index}", total_mb=total, reserved_mb=reserved, foreign_mb=foreign
+    )
+
+
+def fitted(result: Fitted | DoesNotFit) -> Fitted:
+    assert isinstance(result, Fitted)
+    return result
+
+
+def refused(result: Fitted | DoesNotFit) -> DoesNotFit:
+    assert isinstance(result, DoesNotFit)
+    return result
+
+
+def test_left_open_four_slots_of_8192_are_taken_where_they_fit() -> None:
+    settings = fitted(fit(model(), Wish(), [device()])).settings
+    assert (settings.slots, settings.context) == (4, 8192)
+
+
+def test_a_model_trained_on_less_gets_no_more() -> None:
+    assert fitted(fit(model(trained=2048), Wish(), [device()])).settings.context == 2048
+
+
+@pytest.mark.parametrize(
+    ("total", "slots", "context"),
+    [(10_000, 4, 8192), (4_000, 2, 8192), (2_000, 1, 8192), (1_700, 1, 4096), (1_300, 1, 2048)],
+)
+def test_left_open_slots_and_then_context_shrink_until_a_device_could_hold_it(
+    total: int, slots: int, context: int
+) -> None:
+    settings = fitted(fit(model(), Wish(), [device(total=total)])).settings
+    assert (settings.slots, settings.context) == (slots, context)
+
+
+def test_what_was_asked_is_never_made_smaller() -> None:
+    result = refused(fit(model(), Wish(context=8192, slots=4), [device(total=4_000)]))
+    assert (result.settings.slots, result.settings.context) == (4, 8192)
+    asked = fitted(fit(model(), Wish(context=16384), [device(total=4_000)])).settings
+    assert (asked.slots, asked.context) == (1, 16384)
+
+
+def test_what_is_loaded_does_not_change_the_settings_only_whether_it_fits() -> None:
+    empty = fitted(fit(model(), Wish(), [device(total=5_000)]))
+    full = refused(fit(model(), Wish(), [device(total=5_000, reserved=4_000)]))
+    assert full.settings == empty.settings
+
+
+def test_the_device_with_the_most_free_memory_is_taken_not_the_first() -> None:
+    devices = [device(0, reserved=4_000), device(1), device(2, reserved=2_000)]
+    assert fitted(fit(model(), Wish(), devices)).share.device == 1
+
+
+def test_among_equals_the_first_device_is_taken() -> None:
+    assert fitted(fit(model(), Wish(), [device(3), device(1), device(2)])).share.device == 1
+
+
+def test_a_share_adds_up() -> None:
+    share = fitted(fit(model(), Wish(context=1024, slots=1), [device()])).share
+    assert (share.weights_mb, share.kv_mb) == (1000, 100)
+    assert share.needed_mb == share.weights_mb + share.kv_mb + share.compute_mb
+
+
+def test_a_refusal_shows_each_devices_arithmetic() -> None:
+    devices = [device(0, total=900, reserved=300, foreign=100), device(1, total=800)]
+    result = refused(fit(model(), Wish(context=1024, slots=1), devices))
+    first = result.per_device[0]
+    assert (first.total, first.reserved, first.foreign, first.free) == (900, 300, 100, 500)
+    assert first.needed == first.weights + first.kv + first.compute == result.needed_mb
+
+
+def test_a_model_that_would_fit_after_evicting_others_says_so_and_where() -> None:
+    devices = [device(0, total=3_000, reserved=2_900), device(1, total=3_000, reserved=2_500)]
+    result = refused(fit(model(), Wish(context=1024, slots=1), devices))
+    assert result.evictable
+    assert result.suggestion.startswith("unload ")
+    assert result.suggestion.endswith("from device 1")
+
+
+def test_memory_of_other_processes_cannot_be_evicted() -> None:
+    result = refused(fit(model(), Wish(context=1024, slots=1), [device(total=3_000, foreign=2_500)]))
+    assert not result.evictable
+
+
+@pytest.mark.parametrize(
+    ("wish", "total", "expected"),
+    [
+        (Wish(context=8192, slots=4), 2_000, "set options.slots = 1"),
+        (Wish(context=8192, slots=1), 1_600, 'set options.cache_type_k and cache_type_v = "q8_0"'),
+        (Wish(context=32768, slots=1), 2_000, "set context = 8192"),
+        (Wish(context=8192, slots=1, base=Settings(context=0, slots=0, type_k="q8_0", type_v="q8_0")), 1_300,
+         "set context = 4096"),
+        (Wish(context=8192, slots=4), 900, "use a smaller quantisation or model, or a device with more than"),
+    ],
+)  # fmt: skip
+def test_the_suggestion_is_the_smallest_change_that_would_do(wish: Wish, total: int, expected: str) -> None:
+    assert refused(fit(model(), wish, [device(total=total)])).suggestion.startswith(expected)
+
+
+DEVICES = st.lists(
+    st.builds(
+        device,
+        total=st.integers(0, 20_000),
+        reserved=st.integers(0, 20_000),
+        foreign=st.integers(0, 20_000),
+        kind=st.sampled_from(["cpu", "cuda"]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+WISHES = st.builds(Wish, context=st.none() | st.integers(1, 65536), slots=st.none() | st.integers(1, 8))
+
+
+@given(DEVICES, WISHES, st.integers(1, 15_000))
+def test_a_placement_fits_and_a_refusal_does_not(devices: list[DeviceState], wish: Wish, weights: int) -> None:
+    result = fit(model(weights), wish, devices)
+    free = {d.index: d.free_mb for d in devices}
+    if isinstance(result, Fitted):
+        assert any(result.share.needed_mb <= d.free_mb for d in devices if d.index == result.share.device)
+    else:
+        assert all(line.needed > line.free for line in result.per_device)
+        assert result.evictable == any(line.needed <= line.capacity for line in result.per_device)
+        assert result.suggestion
+    assert free
+
+
+@given(DEVICES, st.integers(1, 32768), st.integers(1, 4), st.integers(1, 15_000))
+def test_what_fits_still_fits_with_less_context(
+    devices: list[DeviceState], context: int, slots: int, weights: int
+) -> None:
+    assume(isinstance(fit(model(weights), Wish(context=context, slots=slots), devices), Fitted))
+    assert isinstance(fit(model(weights), Wish(context=max(1, context // 2), slots=slots), devices), Fitted)

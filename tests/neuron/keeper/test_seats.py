@@ -1,0 +1,162 @@
+"""Seats are counted right however a request ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+
+import pytest
+
+from helexa.base.errors import Unavailable
+from helexa.neuron.core.admission import Gate
+from helexa.neuron.keeper.seats import Seats
+
+
+def seats(*, taken_at_once: int = 1, queue: int = 8, max_wait_s: float = 5.0) -> Seats:
+    return Seats("m", "/s", Gate(seats=taken_at_once, queue=queue, max_wait_s=max_wait_s))
+
+
+class Holder:
+    """A request that holds its seat until it is told to leave."""
+
+    def __init__(self, room: Seats, *, queued: bool = True) -> None:
+        self.leave = asyncio.Event()
+        self.seated = asyncio.Event()
+        self.task = asyncio.create_task(self._hold(room, queued))
+
+    async def _hold(self, room: Seats, queued: bool) -> None:
+        async with room.take(queued=queued):
+            self.seated.set()
+            await self.leave.wait()
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_who_waited_longest_is_seated_next() -> None:
+    room = seats()
+    first, second, third = (Holder(room) for _ in range(3))
+    await settled()
+    assert (room.in_flight, room.waiting) == (1, 2)
+
+    first.leave.set()
+    await first.task
+    await settled()
+    assert second.seated.is_set()
+    assert not third.seated.is_set()
+    for holder in (second, third):
+        holder.leave.set()
+    await asyncio.gather(second.task, third.task)
+    assert (room.in_flight, room.waiting) == (0, 0)
+
+
+async def test_a_cancelled_waiter_leaves_the_queue() -> None:
+    room = seats()
+    holder, waiter = Holder(room), Holder(room)
+    await settled()
+    waiter.task.cancel()
+    await settled()
+    assert room.waiting == 0
+    holder.leave.set()
+    await holder.task
+
+
+async def test_a_waiter_cancelled_in_the_moment_of_its_turn_hands_the_seat_on() -> None:
+    room = seats()
+    holder, unlucky, next_one = Holder(room), Holder(room), Holder(room)
+    await settled()
+    holder.leave.set()
+    await holder.task  # the seat is the unlucky one's now, but it has not run yet
+    unlucky.task.cancel()
+    await settled()
+    assert next_one.seated.is_set()
+    next_one.leave.set()
+    await next_one.task
+    assert room.in_flight == 0
+
+
+async def test_a_full_queue_turns_away_with_a_retry_after() -> None:
+    room = seats(queue=1)
+    holder, waiter = Holder(room), Holder(room)
+    await settled()
+    with pytest.raises(Unavailable, match="queue is full") as refused:
+        async with room.take(queued=True):
+            pass
+    assert refused.value.retry_after is not None
+    for each in (holder, waiter):
+        each.leave.set()
+    await asyncio.gather(holder.task, waiter.task)
+
+
+async def test_a_wait_ends_at_its_deadline() -> None:
+    room = seats(max_wait_s=0.02)
+    holder = Holder(room)
+    await settled()
+    with pytest.raises(Unavailable, match=r"0\.02 s"):
+        async with room.take(queued=True):
+            pass
+    assert room.waiting == 0
+    holder.leave.set()
+    await holder.task
+
+
+async def test_calls_that_do_not_decode_pass_the_gate_but_count_as_in_flight() -> None:
+    room = seats()
+    holder, passing = Holder(room), Holder(room, queued=False)
+    await settled()
+    assert passing.seated.is_set()
+    assert room.in_flight == 2
+    for each in (holder, passing):
+        each.leave.set()
+    await asyncio.gather(holder.task, passing.task)
+    async with asyncio.timeout(1):
+        await room.empty()
+
+
+async def test_a_closed_room_wakes_who_waits_and_refuses_who_comes() -> None:
+    room = seats()
+    holder, waiter = Holder(room), Holder(room)
+    await settled()
+    room.close(Unavailable(model="m", reason="it goes"))
+    with pytest.raises(Unavailable, match="it goes"):
+        await waiter.task
+    with pytest.raises(Unavailable, match="it goes"):
+        async with room.take(queued=False):
+            pass
+    holder.leave.set()
+    await holder.task
+    room.reopen()
+    async with room.take(queued=True):
+        assert room.in_flight == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_seat_is_lost_or_doubled_when_requests_come_and_go_at_random(seed: int) -> None:
+    rng = random.Random(seed)
+    room = seats(taken_at_once=3, queue=10)
+    holders: list[Holder] = []
+    for _ in range(200):
+        act = rng.random()
+        if act < 0.5:
+            holders.append(Holder(room, queued=rng.random() < 0.9))
+        elif holders:
+            holder = holders.pop(rng.randrange(len(holders)))
+            if act < 0.75:
+                holder.leave.set()
+            else:
+                holder.task.cancel()
+        if rng.random() < 0.5:
+            await asyncio.sleep(0)
+        decoding = room._decoding  # pyright: ignore[reportPrivateUsage]
+        assert len(decoding) <= 3
+        assert room.waiting <= 10
+    for holder in holders:
+        holder.leave.set()
+        with suppress(Unavailable):
+            await holder.task
+    async with asyncio.timeout(2):
+        await room.empty()
+    assert (room.in_flight, room.waiting) == (0, 0)
