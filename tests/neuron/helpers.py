@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from helexa.base.clock import SystemClock
 from helexa.base.errors import Refused
@@ -83,3 +84,18 @@ async def until(what: Callable[[], bool], *, within_s: float = PATIENCE_S) -> No
     async with asyncio.timeout(within_s):
         while not what():  # noqa: ASYNC110 - bounded, and there is no event to wait for
             await asyncio.sleep(0.005)
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is something at `path`."""
+    return Path(path).exists()
+
+
+def is_socket(path: str | Path) -> bool:
+    """Whether there is a socket at `path`."""
+    return Path(path).is_socket()
+
+
+def command_line(pid: int) -> bytes:
+    """What a process was started with."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

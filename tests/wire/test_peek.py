@@ -52,7 +52,7 @@ class _Pairs(list[Any]):
 
 
 def _pairs(body: bytes) -> Any:
-    return json.loads(body, object_pairs_hook=_Pairs, parse_float=str)
+    return json.loads(body, object_pairs_hook=_Pairs, parse_float=lambda text: ("number", text))
 
 
 def _renamed(document: Any) -> Any:

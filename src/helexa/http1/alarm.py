@@ -16,7 +16,7 @@ class Alarm:
     least `grain_s` apart, which bounds their cost with many connections; a deadline is honoured up to that late.
     """
 
-    __slots__ = ("_at", "_expire", "_grain_s", "_handle", "_loop")
+    __slots__ = ("_expire", "_grain_s", "_handle", "_loop", "at")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, expire: Callable[[float], float], *, grain_s: float = 0.1
@@ -24,24 +24,24 @@ class Alarm:
         self._loop = loop
         self._expire = expire
         self._grain_s = grain_s
-        self._at = NEVER
+        self.at = NEVER
         self._handle: asyncio.TimerHandle | None = None
 
     def watch(self, at: float) -> None:
         """Be awake at `at`, on the loop's clock."""
-        if at < self._at:
+        if at < self.at:
             self.stop()
-            self._at = at
+            self.at = at
             self._handle = self._loop.call_at(at, self._ring)
 
     def stop(self) -> None:
         """Forget every deadline."""
-        self._at = NEVER
+        self.at = NEVER
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def _ring(self) -> None:
-        self._at, self._handle = NEVER, None
+        self.at, self._handle = NEVER, None
         now = self._loop.time()
         self.watch(max(self._expire(now), now + self._grain_s))

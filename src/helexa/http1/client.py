@@ -72,17 +72,13 @@ class Answer:
         "_paused",
         "_sink",
         "_waiter",
-        "bodiless",
         "headers",
         "status",
-        "until_eof",
     )
 
-    def __init__(self, link: _Link, *, bodiless: bool) -> None:
+    def __init__(self, link: _Link) -> None:
         self.status = 0  # 0: the head is not here yet
         self.headers: list[Header] = []
-        self.bodiless = bodiless  # the answer to a HEAD
-        self.until_eof = False
         self._index: dict[bytes, bytes] = {}
         self._link: _Link | None = link
         self._origin = link.origin
@@ -90,7 +86,7 @@ class Answer:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._sink: Callable[[bytes], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None  # at most one, and done is as good as gone
         self._idle_timeout_s: float | None = None
         self._ended = False
         self._error: Exception | None = None
@@ -120,6 +116,8 @@ class Answer:
 
     async def read(self, max_bytes: int, *, idle_timeout_s: float | None = None) -> bytes:
         """The whole body. Raises UpstreamBroken, also for a body over `max_bytes`; UpstreamTimeout."""
+        if self._ended and self._error is None and self._held_bytes <= max_bytes:
+            return b"".join(self._take_held())  # the usual case: it came with the head
         pieces: list[bytes] = []
         left = max_bytes
 
@@ -133,7 +131,7 @@ class Answer:
             pieces.append(piece)
 
         await self.relay(collect, idle_timeout_s=idle_timeout_s)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     async def chunks(self, *, idle_timeout_s: float | None = None) -> AsyncIterator[bytes]:
         """The body's pieces, as an async generator: for control calls, where a task switch per piece is no matter."""
@@ -176,16 +174,15 @@ class Answer:
     async def headed(self, timeout_s: float | None) -> None:
         """Wait for the head."""
         try:
-            while not self.status and not self._ended:
-                await self._more(timeout_s)
-            if not self.status and self._error is not None:
-                raise self._error
+            await self._more(timeout_s)
         except BaseException:
             self.close()
             raise
+        if not self.status and self._error is not None:
+            raise self._error
         self._idle_timeout_s = None
-        if self._link is not None:
-            self._link.watch(None)
+        if timeout_s is not None and self._link is not None:
+            self._link.deadline = NEVER
 
     def open(self, status: int, headers: list[Header], index: dict[bytes, bytes]) -> None:
         self.status, self.headers, self._index = status, headers, index
@@ -224,14 +221,12 @@ class Answer:
         """Wait until something is new: a head, a piece (where there is no sink), the end."""
         link = self._link
         assert link is not None
-        self._waiter = self._origin.loop.create_future()
+        self._waiter = waiter = self._origin.loop.create_future()
         self._idle_timeout_s = timeout_s
-        link.pause(self._paused)
+        if link.paused != self._paused:
+            link.pause(self._paused)
         link.watch(None if self._paused else timeout_s)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -244,21 +239,23 @@ class _Link(asyncio.Protocol):
     __slots__ = (
         "_answer",
         "_asked_at",
+        "_bodiless",
         "_complete",
         "_excess",
         "_fields",
         "_head_bytes",
         "_keep",
         "_parser",
-        "_paused",
         "_pieces",
         "_touched",
         "_transport",
+        "_until_eof",
         "_wait_s",
         "deadline",
         "lost",
         "on_body",
         "origin",
+        "paused",
         "reused",
     )
     _transport: asyncio.Transport
@@ -271,19 +268,20 @@ class _Link(asyncio.Protocol):
         self.on_body = self._pieces.append  # llhttp fills the list itself: no Python frame per piece
         self._parser = HttpResponseParser(self)
         self._answer: Answer | None = None
-        self._paused = False
+        self.paused = False
         self._asked_at = self._wait_s = 0.0
         self._reset()
 
     def _reset(self) -> None:
         self._fields: list[Header] = []
         self._head_bytes = 0
-        self._complete = self._excess = self._touched = self._keep = False
+        self._bodiless = self._until_eof = self._complete = self._excess = self._touched = self._keep = False
 
     def ask(self, method: bytes, head: bytes, body: bytes) -> Answer:
         """Send a request."""
         self._reset()
-        self._answer = answer = Answer(self, bodiless=method == b"HEAD")
+        self._bodiless = method == b"HEAD"
+        self._answer = answer = Answer(self)
         self._asked_at = self.origin.loop.time()
         if len(body) < _JOIN_BELOW_BYTES:
             self._transport.write(head + body if body else head)
@@ -293,8 +291,8 @@ class _Link(asyncio.Protocol):
         return answer
 
     def pause(self, on: bool) -> None:
-        if on != self._paused and not self.lost:
-            self._paused = on
+        if on != self.paused and not self.lost:
+            self.paused = on
             if on:
                 self._transport.pause_reading()
             else:
@@ -306,8 +304,9 @@ class _Link(asyncio.Protocol):
             self.deadline = NEVER
         else:
             self._wait_s = seconds
-            self.deadline = self.origin.loop.time() + seconds
-            self.origin.alarm.watch(self.deadline)
+            self.deadline = deadline = self.origin.loop.time() + seconds
+            if deadline < self.origin.alarm.at:
+                self.origin.alarm.watch(deadline)
 
     def expire(self) -> None:
         if self._answer is None:
@@ -370,7 +369,7 @@ class _Link(asyncio.Protocol):
         if pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
-            if answer.bodiless:
+            if self._bodiless:
                 self._excess = True
             else:
                 answer.deliver(data)
@@ -382,14 +381,14 @@ class _Link(asyncio.Protocol):
             return
         self._answer = None
         self.pause(False)
-        if answer.bodiless:
+        if self._bodiless:
             self._parser = HttpResponseParser(self)  # the old one still waits for the body it was told of
         self.origin.keep(self)
         answer.end(None)
 
     def eof_received(self) -> None:
         answer = self._answer
-        if answer is not None and answer.until_eof:
+        if answer is not None and self._until_eof:
             self._end(None)
         else:
             self.fail("the connection was closed")
@@ -421,11 +420,11 @@ class _Link(asyncio.Protocol):
         coding = index.get(b"transfer-encoding")
         if coding is not None and coding.lower() != b"chunked":
             raise HttpParserError("a transfer coding other than chunked")
-        answer.bodiless = answer.bodiless or status in BODILESS
-        answer.until_eof = not (answer.bodiless or coding is not None or b"content-length" in index)
-        self._keep = parser.should_keep_alive() and not answer.until_eof
+        self._bodiless = self._bodiless or status in BODILESS
+        self._until_eof = not (self._bodiless or coding is not None or b"content-length" in index)
+        self._keep = parser.should_keep_alive() and not self._until_eof
         answer.open(status, self._fields, index)
-        self._complete = answer.bodiless
+        self._complete = self._bodiless
 
     def on_message_complete(self) -> None:
         answer = self._answer

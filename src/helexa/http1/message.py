@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -60,18 +60,19 @@ class Request:
         "target",
     )
 
-    def __init__(self, method: str, target: bytes, headers: list[Header], *, http11: bool, peer: str) -> None:
+    def __init__(self, method: str, target: bytes, headers: list[Header], http11: bool, peer: str = "") -> None:
         self.method = method
         self.target = target
-        self.path, self.query = _path_and_query(target)
         self.headers = headers
         self.http11 = http11
         self.peer = peer
         self.body = b""
+        path, _, self.query = target.decode("ascii").partition("?")
+        self.path = path if "%" not in path else unquote(path, errors="replace")
         self._index = dict(headers)
-        self.length, self.chunked = 0, False
+        self.length = 0
+        self.chunked = self.expects_continue = False
         self.keep_alive = http11
-        self.expects_continue = False
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the header `name` (lower-case); of a repeated one, the last."""
@@ -99,7 +100,10 @@ def parse_head(raw: bytes, limits: Limits, peer: str = "") -> Request:
     if line is None:
         raise _bad_line(raw)
     method_name, target, minor = line.groups()
-    _check_sizes(raw, target, line.end(), limits)
+    if len(target) > limits.max_target_bytes:
+        raise Refusal(414, "target_too_long", f"The request target is over {limits.max_target_bytes} bytes.")
+    if len(raw) - line.end() > limits.max_header_bytes:
+        raise _too_many_bytes(limits, target)
     method = METHODS.get(method_name)
     if method is None:
         raise Refusal(501, "method_not_implemented", "This method is not served here.", target)
@@ -108,7 +112,7 @@ def parse_head(raw: bytes, limits: Limits, peer: str = "") -> Request:
         raise Refusal(431, "headers_too_large", f"More than {limits.max_headers} headers.", target)
     if target[0] != 0x2F:
         target = _origin_form(target, method)
-    request = Request(method, target, fields, http11=minor == b"1", peer=peer)
+    request = Request(method, target, fields, minor == b"1", peer)
     _settle_framing(request, limits)
     return request
 
@@ -122,7 +126,7 @@ def check_start(raw: bytes, limits: Limits) -> None:
     elif _REQUEST_LINE.match(raw) is None:
         raise _bad_line(raw)
     elif len(raw) - newline > limits.max_header_bytes:
-        raise Refusal(431, "headers_too_large", f"The headers are over {limits.max_header_bytes} bytes.")
+        raise _too_many_bytes(limits)
 
 
 def _bad_line(raw: bytes) -> Refusal:
@@ -135,11 +139,8 @@ def _bad(message: str, target: bytes = b"") -> Refusal:
     return Refusal(400, "bad_request", message, target)
 
 
-def _check_sizes(raw: bytes, target: bytes, line_bytes: int, limits: Limits) -> None:
-    if len(target) > limits.max_target_bytes:
-        raise Refusal(414, "target_too_long", f"The request target is over {limits.max_target_bytes} bytes.")
-    if len(raw) - line_bytes > limits.max_header_bytes:
-        raise Refusal(431, "headers_too_large", f"The headers are over {limits.max_header_bytes} bytes.", target)
+def _too_many_bytes(limits: Limits, target: bytes = b"") -> Refusal:
+    return Refusal(431, "headers_too_large", f"The headers are over {limits.max_header_bytes} bytes.", target)
 
 
 def _parse_fields(raw: bytes, target: bytes) -> list[Header]:
@@ -155,9 +156,10 @@ def _parse_fields(raw: bytes, target: bytes) -> list[Header]:
 
 def _settle_framing(request: Request, limits: Limits) -> None:
     """Where the body ends and whether the connection goes on: the one place that decides it."""
-    header, target = request.header, request.target
-    if len(request._index) != len(request.headers):  # pyright: ignore[reportPrivateUsage]
-        _refuse_repeated(request)
+    index, target = request._index, request.target  # pyright: ignore[reportPrivateUsage]
+    if len(index) != len(request.headers):
+        _refuse_repeated(request, index)
+    header = index.get
     if request.http11 and header(b"host") is None:
         raise _bad("HTTP/1.1 needs a Host header.", target)
     coding, length = header(b"transfer-encoding"), header(b"content-length")
@@ -175,14 +177,14 @@ def _settle_framing(request: Request, limits: Limits) -> None:
         request.expects_continue = True
 
 
-def _refuse_repeated(request: Request) -> None:
+def _refuse_repeated(request: Request, index: dict[bytes, bytes]) -> None:
     names = [name for name, _ in request.headers]
     for name in _SINGLE:
         if names.count(name) > 1:
             raise _bad(f"The header {name.decode()} may be given once only.", request.target)
     joined = b",".join(value for name, value in request.headers if name == b"connection")
     if joined:
-        request._index[b"connection"] = joined  # pyright: ignore[reportPrivateUsage]
+        index[b"connection"] = joined
 
 
 def _body_length(value: bytes, limits: Limits, target: bytes) -> int:
@@ -209,14 +211,6 @@ def _origin_form(target: bytes, method: str) -> bytes:
         raise _bad("The request target is not a path.", target)
     rest = target[absolute.end() :]
     return rest if rest.startswith(b"/") else b"/" + rest
-
-
-def _path_and_query(target: bytes) -> tuple[str, str]:
-    path, _, query = target.partition(b"?")
-    if b"%" in path:
-        path = unquote_to_bytes(path)
-        return path.decode("utf-8", "replace"), query.decode("ascii")
-    return path.decode("ascii"), query.decode("ascii")
 
 
 class ChunkedBody:

@@ -146,7 +146,7 @@ class _Connection(asyncio.Protocol):
         "_chunks",
         "_drained",
         "_input",
-        "_keep_alive",
+        "_last",
         "_linger_left_bytes",
         "_loop",
         "_missing_bytes",
@@ -174,7 +174,7 @@ class _Connection(asyncio.Protocol):
         self._chunks: ChunkedBody | None = None
         self._task: asyncio.Task[None] | None = None
         self._reply: Reply | None = None
-        self._keep_alive = True
+        self._last = False
         self._reading = True
         self._unsent_bytes = 0
         self._linger_left_bytes = server.limits.max_linger_bytes
@@ -248,7 +248,7 @@ class _Connection(asyncio.Protocol):
 
     def persistence(self) -> bytes:
         """The line that tells the client whether another request may follow."""
-        return b"" if self._stays_open() else _CLOSE
+        return _CLOSE if self._last or self._server.draining else b""
 
     async def drained(self) -> None:
         while self.congested:
@@ -336,7 +336,7 @@ class _Connection(asyncio.Protocol):
             request.keep_alive = request.keep_alive and not self._chunks.excess
             self._chunks = None
         self.phase, self.deadline = "busy", NEVER
-        self._keep_alive = request.keep_alive
+        self._last = not request.keep_alive
         self._reply = Reply(self, request)
         self._task = self._loop.create_task(self._serve(request, self._reply))
 
@@ -364,10 +364,10 @@ class _Connection(asyncio.Protocol):
         elif not reply.finished:
             reply.abort()
             return
-        if self._stays_open():
-            self._next()
-        else:
+        if self._last or self._server.draining:
             self.close()
+        else:
+            self._next()
 
     def _next(self) -> None:
         self._reply = None
@@ -377,9 +377,6 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
         if self._input:
             self._advance()
-
-    def _stays_open(self) -> bool:
-        return self._keep_alive and not self._server.draining
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer a request that will not be served, and end the connection once the client had a chance to read it."""
@@ -408,8 +405,10 @@ class _Connection(asyncio.Protocol):
         self._watch(seconds)
 
     def _watch(self, seconds: float) -> None:
-        self.deadline = self._loop.time() + seconds
-        self._server.alarm.watch(self.deadline)
+        self.deadline = deadline = self._loop.time() + seconds
+        alarm = self._server.alarm
+        if deadline < alarm.at:
+            alarm.watch(deadline)
 
     def _watch_stall(self) -> None:
         self._unsent_bytes = self._transport.get_write_buffer_size()

@@ -90,8 +90,8 @@ def test_a_refusal_shows_each_devices_arithmetic() -> None:
     devices = [device(0, total=900, reserved=300, foreign=100), device(1, total=800)]
     result = refused(fit(model(), Wish(context=1024, slots=1), devices))
     first = result.per_device[0]
-    assert (first.total, first.reserved, first.foreign, first.free) == (900, 300, 100, 500)
-    assert first.needed == first.weights + first.kv + first.compute == result.needed_mb
+    assert (first.total_mb, first.reserved_mb, first.foreign_mb, first.free_mb) == (900, 300, 100, 500)
+    assert first.needed_mb == first.weights_mb + first.kv_mb + first.compute_mb == result.needed_mb
 
 
 def test_a_model_that_would_fit_after_evicting_others_says_so_and_where() -> None:
@@ -143,8 +143,8 @@ def test_a_placement_fits_and_a_refusal_does_not(devices: list[DeviceState], wis
     if isinstance(result, Fitted):
         assert any(result.share.needed_mb <= d.free_mb for d in devices if d.index == result.share.device)
     else:
-        assert all(line.needed > line.free for line in result.per_device)
-        assert result.evictable == any(line.needed <= line.capacity for line in result.per_device)
+        assert all(line.needed_mb > line.free_mb for line in result.per_device)
+        assert result.evictable == any(line.needed_mb <= line.capacity_mb for line in result.per_device)
         assert result.suggestion
     assert free
 

@@ -48,7 +48,8 @@ WEIGHTS_OF_GEMMA = 246_587_904
 
 @pytest.mark.parametrize(
     ("context", "kind", "measured_mb"),
-    [(512, "f16", 180), (512, "q8_0", 159), (2048, "f16", 320), (2048, "q8_0", 236), (8192, "f16", 860), (8192, "q8_0", 523)],
+    [(512, "f16", 180), (512, "q8_0", 159), (2048, "f16", 320), (2048, "q8_0", 236),
+     (8192, "f16", 860), (8192, "q8_0", 523)],
 )  # fmt: skip
 def test_smollm2_is_predicted_close_to_what_it_took(
     smollm2_path: Path, context: int, kind: str, measured_mb: int
@@ -62,7 +63,8 @@ def test_smollm2_is_predicted_close_to_what_it_took(
 
 @pytest.mark.parametrize(
     ("context", "kind", "measured_mb"),
-    [(512, "f16", 373), (512, "q8_0", 353), (2048, "f16", 437), (2048, "q8_0", 389), (8192, "f16", 508), (8192, "q8_0", 430)],
+    [(512, "f16", 373), (512, "q8_0", 353), (2048, "f16", 437), (2048, "q8_0", 389),
+     (8192, "f16", 508), (8192, "q8_0", 430)],
 )  # fmt: skip
 def test_gemma_3_is_predicted_close_to_what_it_took(context: int, kind: str, measured_mb: int) -> None:
     shape = replace(shape_of(GEMMA), weight_bytes=WEIGHTS_OF_GEMMA)

@@ -149,8 +149,8 @@ def test_a_model_that_fits_nowhere_is_refused_with_its_arithmetic() -> None:
     found = refusal(GGUF, devices=(small,))
     assert found.fields["kind"] == "does_not_fit"
     line = found.fields["per_device"][0]  # pyright: ignore[reportIndexIssue]
-    assert line["needed"] == line["weights"] + line["kv"] + line["compute"] == found.fields["needed_mb"]
-    assert (line["total"], line["free"], found.fields["evictable"]) == (110, 110, False)
+    assert line["needed_mb"] == line["weights_mb"] + line["kv_mb"] + line["compute_mb"] == found.fields["needed_mb"]
+    assert (line["total_mb"], line["free_mb"], found.fields["evictable"]) == (110, 110, False)
     assert "small: needs" in found.message
 
 

@@ -14,7 +14,7 @@ from helexa.base.clock import SystemClock
 from helexa.base.errors import Unavailable
 from helexa.neuron.device.pool import GIVE_UP_AFTER, Dead, Lost, News, Poisoned, Pool, Ready, Seat
 from helexa.neuron.device.process import JobFailed, WorkerLost, how
-from tests.neuron.helpers import ECHO, HastyClock, order, until
+from tests.neuron.helpers import ECHO, HastyClock, command_line, exists, order, until
 
 
 class Watched:
@@ -46,7 +46,7 @@ async def test_a_worker_is_started_by_the_first_job_and_named_for_its_device(wat
     assert facts.used_mb == 7
     pid = watched.pool.pid(0)
     assert pid is not None
-    assert b"cpu-dev-0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert b"cpu-dev-0" in command_line(pid)
 
 
 async def test_an_unloaded_model_leaves_no_socket(watched: Watched, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ async def test_closing_the_pool_leaves_no_process(watched: Watched, tmp_path: Pa
     pid = watched.pool.pid(0)
     await watched.pool.close()
     assert pid is not None
-    assert not Path(f"/proc/{pid}").exists()
+    assert not exists(f"/proc/{pid}")
 
 
 async def test_a_worker_dies_with_a_channel_that_nobody_holds(watched: Watched, tmp_path: Path) -> None:

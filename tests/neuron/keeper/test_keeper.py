@@ -20,7 +20,7 @@ from helexa.neuron.device.pool import Pool, Seat
 from helexa.neuron.harness import DeviceRef
 from helexa.neuron.keeper import Host, Keeper
 from helexa.wire.control import ModelSpec
-from tests.neuron.helpers import ECHO, PATIENCE_S, HastyClock, Preparation, until
+from tests.neuron.helpers import ECHO, PATIENCE_S, HastyClock, Preparation, is_socket, until
 
 
 class House:
@@ -58,7 +58,7 @@ def spec(model_id: str, **options: object) -> ModelSpec:
 async def build(stack: AsyncExitStack, tmp_path: Path, clock: Clock) -> House:
     crew = await stack.enter_async_context(Crew())
     keepers: list[Keeper] = []
-    pool = Pool([Seat(index=0, worker="cpu-dev-0")], clock=SystemClock(), tell=lambda news: keepers[0].hear(news))
+    pool = Pool([Seat(index=0, worker="cpu-dev-0")], clock=clock, tell=lambda news: keepers[0].hear(news))
     stack.push_async_callback(pool.close)
     host = Host(
         devices={0: DeviceRef(kind="cpu", index=0, memory_mb=1000)},
@@ -154,7 +154,7 @@ async def test_a_model_whose_worker_is_killed_comes_back_by_itself(house: House)
     await house.reaches("m", life.Loaded)
     assert house.reserved_mb == 300
     async with house.keeper.seat("m") as seat:
-        assert Path(seat.socket).is_socket()
+        assert is_socket(seat.socket)
     assert len(list(house.sockets.iterdir())) == 1
 
 

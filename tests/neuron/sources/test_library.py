@@ -77,8 +77,8 @@ async def test_a_cold_model_is_planned_from_its_head_alone(hub: MockHub, tmp_pat
 async def test_just_the_planned_file_is_fetched_and_then_it_is_warm(hub: MockHub, tmp_path: Path) -> None:
     hub.add("org/name", {"m-Q4_0.gguf": tiny_llama(), "m-Q8_0.gguf": b"never touched"})
     shelf, spec = library(tmp_path, hub), ModelSpec(model_id="lab:org/name", quant="q4_0")
-    (path,) = await shelf.fetch(await shelf.plan(spec, [CPU]), silent)
-    assert Path(path).read_bytes() == tiny_llama()
+    (path,) = map(Path, await shelf.fetch(await shelf.plan(spec, [CPU]), silent))
+    assert path.read_bytes() == tiny_llama()
     assert (await shelf.plan(spec, [CPU])).warmth in {"disk", "memory"}
 
 
@@ -162,3 +162,8 @@ async def test_a_file_that_went_away_after_the_plan_is_refused(tmp_path: Path) -
     path.unlink()
     with pytest.raises(Refused, match="is gone"):
         await shelf.fetch(plan, silent)
+
+
+async def test_a_missing_engine_is_refused_before_the_source_is_looked_at(hub: MockHub, tmp_path: Path) -> None:
+    found = await refusal(library(tmp_path, hub), ModelSpec(model_id="lab:org/name", harness="ollama"))
+    assert (found.fields["kind"], hub.seen) == ("engine_missing", [])

@@ -44,23 +44,23 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSum:
-    """One device's arithmetic, in MiB. `needed` fits when it is at most `free`."""
+    """One device's arithmetic, in MiB. It fits when `needed_mb` is at most `free_mb`."""
 
     device: int
     name: str
-    needed: int
-    weights: int
-    kv: int
-    compute: int
-    total: int
-    reserved: int
-    foreign: int
-    free: int
+    needed_mb: int
+    weights_mb: int
+    kv_mb: int
+    compute_mb: int
+    total_mb: int
+    reserved_mb: int
+    foreign_mb: int
+    free_mb: int
 
     @property
-    def capacity(self) -> int:
+    def capacity_mb(self) -> int:
         """What this device could hold with this host's other models gone."""
-        return max(0, self.total - self.foreign)
+        return max(0, self.total_mb - self.foreign_mb)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +78,14 @@ def fit(shape: ModelShape, wish: Wish, devices: Sequence[DeviceState]) -> Fitted
     """Put `shape` on the device with the most free memory that holds it. `devices` must not be empty."""
     settings = _settings(shape, wish, devices)
     sums = tuple(_sum(device, footprint(shape, settings, device.kind)) for device in devices)
-    best = max((each for each in sums if each.needed <= each.free), key=lambda s: (s.free, -s.device), default=None)
+    best = max(
+        (each for each in sums if each.needed_mb <= each.free_mb), key=lambda s: (s.free_mb, -s.device), default=None
+    )
     if best is not None:
         return Fitted(share=_share(best), settings=settings)
-    evictable = any(each.needed <= each.capacity for each in sums)
+    evictable = any(each.needed_mb <= each.capacity_mb for each in sums)
     return DoesNotFit(
-        needed_mb=min(each.needed for each in sums),
+        needed_mb=min(each.needed_mb for each in sums),
         per_device=sums,
         suggestion=_make_room(sums) if evictable else _smaller(shape, settings, wish, devices),
         evictable=evictable,
@@ -120,25 +122,25 @@ def _sum(device: DeviceState, need: Footprint) -> DeviceSum:
     return DeviceSum(
         device=device.index,
         name=device.name,
-        needed=need.needed_mb,
-        weights=need.weights_mb,
-        kv=need.kv_mb,
-        compute=need.compute_mb,
-        total=device.total_mb,
-        reserved=device.reserved_mb,
-        foreign=device.foreign_mb,
-        free=device.free_mb,
+        needed_mb=need.needed_mb,
+        weights_mb=need.weights_mb,
+        kv_mb=need.kv_mb,
+        compute_mb=need.compute_mb,
+        total_mb=device.total_mb,
+        reserved_mb=device.reserved_mb,
+        foreign_mb=device.foreign_mb,
+        free_mb=device.free_mb,
     )
 
 
 def _share(line: DeviceSum) -> Share:
-    return Share(device=line.device, weights_mb=line.weights, kv_mb=line.kv, compute_mb=line.compute)
+    return Share(device=line.device, weights_mb=line.weights_mb, kv_mb=line.kv_mb, compute_mb=line.compute_mb)
 
 
 def _make_room(sums: Sequence[DeviceSum]) -> str:
     """Which device to clear: the one where the least must go."""
-    line = min((s for s in sums if s.needed <= s.capacity), key=lambda s: (s.needed - s.free, s.device))
-    return f"unload {human_mib(line.needed - line.free)} of other models from device {line.device}"
+    line = min((s for s in sums if s.needed_mb <= s.capacity_mb), key=lambda s: (s.needed_mb - s.free_mb, s.device))
+    return f"unload {human_mib(line.needed_mb - line.free_mb)} of other models from device {line.device}"
 
 
 def _smaller(shape: ModelShape, settings: Settings, wish: Wish, devices: Sequence[DeviceState]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from helexa.base.errors import Refused
 from helexa.base.ids import SourceId, canonical, parse_source
 from helexa.base.units import MIB, human_bytes, human_mib
-from helexa.neuron.core.fit import DoesNotFit, Wish, fit
+from helexa.neuron.core.fit import DeviceSum, DoesNotFit, Wish, fit
 from helexa.neuron.core.footprint import UBATCH, ModelShape, Settings, known_type
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.listing import (
@@ -85,6 +85,16 @@ def wants_no_weights(spec: ModelSpec, harnesses: Mapping[str, HarnessInfo]) -> b
     """Whether the engine that was asked for loads any id without looking at a source."""
     asked = harnesses.get(spec.harness or "")
     return asked is not None and asked.weightless
+
+
+def engine_refusal(
+    spec: ModelSpec, devices: Sequence[DeviceState], harnesses: Mapping[str, HarnessInfo]
+) -> Refused | None:
+    """What can be refused before any source is looked at: a device or an engine that is not here."""
+    model_id = canonical(spec.model_id)
+    usable = _usable(spec, model_id, devices)
+    found = usable if isinstance(usable, Refused) else _candidates(spec, model_id, usable, harnesses)
+    return found if isinstance(found, Refused) else None
 
 
 def select(
@@ -376,7 +386,7 @@ def disk_full(model_id: str, needed: int, free: int | None) -> Refused | None:
 
 
 def _does_not_fit(selection: Selection, why: DoesNotFit) -> Refused:
-    lines = "; ".join(_line(each.name or f"device {each.device}", asdict(each)) for each in why.per_device)
+    lines = "; ".join(_line(each) for each in why.per_device)
     return refusal(
         "does_not_fit",
         selection.model_id,
@@ -391,8 +401,7 @@ def _does_not_fit(selection: Selection, why: DoesNotFit) -> Refused:
     )
 
 
-def _line(name: str, facts: Mapping[str, Any]) -> str:
-    parts = ", ".join(f"{key} {facts[key]}" for key in ("total", "reserved", "foreign", "free"))
-    return f"{name}: needs {facts['needed']} MiB = {facts['weights']} weights + {facts['kv']} KV + " + (
-        f"{facts['compute']} compute; {parts}"
-    )
+def _line(line: DeviceSum) -> str:
+    need = f"{line.needed_mb} MiB = {line.weights_mb} weights + {line.kv_mb} KV + {line.compute_mb} compute"
+    have = f"total {line.total_mb}, reserved {line.reserved_mb}, foreign {line.foreign_mb}, free {line.free_mb}"
+    return f"{line.name or f'device {line.device}'}: needs {need}; {have}"

@@ -12,7 +12,7 @@ from helexa.base.errors import Refused
 from helexa.neuron.config import NeuronConfig, SourceEntry
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.plan import DeviceState, LoadPlan
-from helexa.neuron.core.preflight import disk_full, select, settle, source_of, wants_no_weights
+from helexa.neuron.core.preflight import disk_full, engine_refusal, select, settle, source_of, wants_no_weights
 from helexa.neuron.harness import Report
 from helexa.neuron.sources.contract import Source, fetch_failed
 from helexa.neuron.sources.disk import cache_root, free_bytes
@@ -48,6 +48,9 @@ class Library:
         if wants_no_weights(spec, harnesses):
             selection = _or_raise(select(spec, None, devices, harnesses, self._defaults))
             return _or_raise(settle(selection, None, devices, None))
+        refused = engine_refusal(spec, devices, harnesses)
+        if refused is not None:
+            raise refused
         source_id = source_of(spec)
         source = self._source(source_id.scheme, spec.model_id)
         listing = await source.listing(source_id, spec.model_id)

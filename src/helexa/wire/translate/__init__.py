@@ -20,8 +20,10 @@ from helexa.wire.translate.exchange import (
 )
 from helexa.wire.translate.responses_answer import Record
 from helexa.wire.translate.responses_request import Lookup, PreviousResponseNotFound
+from helexa.wire.translate.reverse import ChatExchange, open_chat
 
 __all__ = [
+    "ChatExchange",
     "Exchange",
     "Lookup",
     "MessagesExchange",
@@ -29,6 +31,7 @@ __all__ = [
     "Record",
     "ResponsesExchange",
     "count_tokens_request",
+    "open_chat",
     "open_messages",
     "open_responses",
     "responses_count_request",
