@@ -140,12 +140,12 @@ def test_every_dialect_has_its_error_event_inside_a_stream() -> None:
     [
         {"error": {"code": 400, "message": "the request exceeds the available context size", "n_prompt_tokens": 9000,
                    "n_ctx": 4096, "type": "exceed_context_size_error"}},
-        {"error": {"message": "request (9000 tokens) exceeds the available context size (4096 tokens), try increasing it",
+        {"error": {"message": "request (9000 tokens) exceeds the available context size (4096 tokens), try",
                    "type": "exceed_context_size_error"}},
         {"object": "error", "code": 400, "message": "This model's maximum context length is 4096 tokens. However, you "
                                                      "requested 9000 tokens (8900 in the messages)."},
-        {"error": {"message": "You passed 9000 input tokens and requested 5 output tokens. However, the model's context "
-                              "length is only 4096 tokens."}},
+        {"error": {"message": "You passed 9000 input tokens and requested 5 output tokens. However, the model's "
+                              "context length is only 4096 tokens."}},
         {"detail": "The decoder prompt (length 9000) is longer than the maximum model length of 4096."},
         {"type": "error", "error": {"type": "invalid_request_error",
                                     "message": "prompt is too long: 9000 tokens > 4096 maximum"}},

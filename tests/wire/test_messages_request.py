@@ -252,7 +252,8 @@ def test_an_unexpected_or_repeated_result_is_refused_by_name() -> None:
     assert "unexpected `tool_use_id` found in `tool_result` blocks: X" in orphan.message
     twice = refused(user(text("go")), assistant(tool_use("A")), user(tool_result("A"), tool_result("A")))
     assert twice.param == "messages.2.content.1"
-    assert refused(user(text("go")), assistant(tool_use("A"), tool_use("A"))).param == "messages.1.content.1"
+    doubled = refused(user(text("go")), assistant(tool_use("A"), tool_use("A")), user(tool_result("A")))
+    assert doubled.param == "messages.1.content.1"
 
 
 def test_the_same_id_may_return_in_a_later_turn() -> None:

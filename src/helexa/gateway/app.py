@@ -38,6 +38,7 @@ from helexa.http1.bridge import asgi_handler
 from helexa.http1.client import Origin
 from helexa.http1.limits import Limits
 from helexa.http1.server import Reply, Request, Server
+from helexa.wire.canon import Capabilities
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,17 @@ class Cortex:
         shown = entry(self.fleet, self._names, self._judge, model, self._started)
         return shown if name == model else {**shown, "id": name, "alias_of": model, "aliases": []}
 
+    def capabilities(self, model: str) -> Capabilities:
+        """What a translation may count on. Where nothing is known the engine decides."""
+        places = [place for place in self.fleet.places.get(model, {}).values() if place.capabilities]
+        if not places:
+            return Capabilities()
+        context = min((place.context for place in places if place.context), default=None)
+        return Capabilities(vision=any("vision" in place.capabilities for place in places), context_tokens=context)
+
+    def wall(self) -> int:
+        return int(self._clock.wall())
+
     def _judge(self, model: str) -> list[Any]:
         return render.judge(self.fleet, model, self.now())
 
@@ -159,8 +171,7 @@ class Cortex:
             log=self.access.add,
             look_again=self._poll_soon,
         )
-        door = Door(flow, asgi_handler(admin.build(self)), entries=self.catalogue, entry=self.entry)
-        return Server(door, limits=limits, refuse=refuse_framing)
+        return Server(Door(flow, asgi_handler(admin.build(self)), self), limits=limits, refuse=refuse_framing)
 
     def _apply(self) -> None:
         """Bring connections, watches and the fleet in line with the configuration."""

@@ -27,7 +27,9 @@ _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _SINGLE = b"host content-length transfer-encoding content-type expect authorization".split()
 # Framing and the connection belong to this room; what a handler or caller says about them is dropped.
 _OURS = frozenset(b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade".split())
-_STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
+_OURS_UPSTREAM = _OURS | {b"host", b"expect"}
+_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
+_STATUS_LINES = {s.value: b"HTTP/1.1 %d %b" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 
 
 class Refusal(Exception):
@@ -253,28 +255,27 @@ class ChunkedBody:
         self.complete = True
 
 
-def header_lines(headers: Iterable[Header], dropped: frozenset[bytes] = _OURS) -> bytes:
-    """Header lines on the wire, without the `dropped` ones. Raises ValueError where a value would break out."""
-    lines = [b"%b: %b\r\n" % (name, value) for name, value in headers if name.lower() not in dropped]
-    block = b"".join(lines)
-    if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines) or b"\0" in block:
-        raise ValueError("a header may not hold CR, LF or NUL")
-    return block
-
-
-def answer_head(status: int, headers: Iterable[Header], framing: bytes) -> bytes:
-    """The head of an answer; `framing` holds this room's own lines."""
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"%b%b%b\r\n" % (line, header_lines(headers), framing)
-
-
-_OURS_UPSTREAM = _OURS | {b"host", b"expect"}
+def answer_head(status: int, headers: Iterable[Header], framing: list[bytes]) -> bytes:
+    """The head of an answer; `framing` holds this room's own lines. Raises ValueError, as `_head` does."""
+    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
+    lines += [b": ".join(header) for header in headers if header[0].lower() not in _OURS]
+    return _head(lines + framing)
 
 
 def request_head(method: bytes, target: bytes, host: bytes, headers: Iterable[Header], body_bytes: int) -> bytes:
-    """The head of a request to an upstream. Raises ValueError where it would be more than one head."""
-    if b" " in target or b"\r" in target or b"\n" in target or not target:
+    """The head of a request to an upstream. Raises ValueError, as `_head` does."""
+    if b" " in target:
         raise ValueError(f"not a request target: {target!r}")
-    length = b"content-length: %d\r\n" % body_bytes if body_bytes or method in (b"POST", b"PUT", b"PATCH") else b""
-    lines = header_lines(headers, _OURS_UPSTREAM)
-    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (method, target, host, lines, length)
+    lines = [b"%b %b HTTP/1.1" % (method, target), b"host: " + host]
+    lines += [b": ".join(header) for header in headers if header[0].lower() not in _OURS_UPSTREAM]
+    if body_bytes or method in _WITH_BODY:
+        lines.append(b"content-length: %d" % body_bytes)
+    return _head(lines)
+
+
+def _head(lines: list[bytes]) -> bytes:
+    """Lines on the wire. Raises ValueError where one holds CR, LF or NUL, and would be more than one."""
+    head = b"\r\n".join(lines) + b"\r\n\r\n"
+    if len(head.translate(None, b"\r\n\0")) != len(head) - 2 * len(lines) - 2:
+        raise ValueError("a header may not hold CR, LF or NUL")
+    return head

@@ -35,7 +35,7 @@ Refuser = Callable[[int, str, str, bytes], tuple[Sequence[Header], bytes]]
 Handler = Callable[[Request, "Reply"], Awaitable[None]]
 Address = tuple[str, int]
 
-_CLOSE = b"connection: close\r\n"
+_CLOSE = b"connection: close"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -67,27 +67,30 @@ class Reply:
 
     def send(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """A whole answer in one write. Raises ValueError for a header that would break the head."""
-        framing = b"" if status in BODILESS else b"content-length: %d\r\n" % len(body)
+        framing = [] if status in BODILESS else [b"content-length: %d" % len(body)]
         head = self._begin(status, headers, framing)
         self.finished = True
         self._conn.write(head if self._bare else head + body)
 
     def start(self, status: int, headers: Sequence[Header], *, length: int | None = None) -> None:
         """Begin a streamed answer: of `length` bytes, or chunked (to HTTP/1.0: ended by the connection's end)."""
-        framing = b""
+        framing: list[bytes] = []
         if status in BODILESS:
             self._chunked, length = False, None
         elif length is not None:
-            self._chunked, framing = False, b"content-length: %d\r\n" % length
+            self._chunked = False
+            framing.append(b"content-length: %d" % length)
         elif self._chunked:
-            framing = b"transfer-encoding: chunked\r\n"
+            framing.append(b"transfer-encoding: chunked")
         self._left = length
         self._held = self._begin(status, headers, framing)
 
-    def _begin(self, status: int, headers: Sequence[Header], framing: bytes) -> bytes:
+    def _begin(self, status: int, headers: Sequence[Header], framing: list[bytes]) -> bytes:
         if self.started:
             raise RuntimeError("this answer has begun already")
-        head = answer_head(status, headers, framing + self._conn.persistence())
+        if self._conn.is_last():
+            framing.append(_CLOSE)
+        head = answer_head(status, headers, framing)
         self.started, self.status = True, status
         self._bare = self._bare or status in BODILESS
         return head
@@ -246,9 +249,9 @@ class _Connection(asyncio.Protocol):
         if self.phase != "lost":
             self._transport.write(data)
 
-    def persistence(self) -> bytes:
-        """The line that tells the client whether another request may follow."""
-        return _CLOSE if self._last or self._server.draining else b""
+    def is_last(self) -> bool:
+        """Whether the connection ends with this answer."""
+        return self._last or self._server.draining
 
     async def drained(self) -> None:
         while self.congested:
@@ -364,7 +367,7 @@ class _Connection(asyncio.Protocol):
         elif not reply.finished:
             reply.abort()
             return
-        if self._last or self._server.draining:
+        if self.is_last():
             self.close()
         else:
             self._next()
@@ -382,7 +385,7 @@ class _Connection(asyncio.Protocol):
         """Answer a request that will not be served, and end the connection once the client had a chance to read it."""
         self._request, self._chunks, self._input, self._body = None, None, b"", bytearray()
         headers, body = self._server.refuse(refusal.status, refusal.code, refusal.message, refusal.target)
-        framing = b"content-length: %d\r\n" % len(body) + _CLOSE
+        framing = [b"content-length: %d" % len(body), _CLOSE]
         self._transport.write(answer_head(refusal.status, headers, framing) + body)
         self._linger()
 

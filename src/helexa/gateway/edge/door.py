@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
 from helexa.base.errors import HelexaError, InvalidRequest, NotFound
 from helexa.base.ids import fresh
 from helexa.gateway.act.proxy import Call, Headers
-from helexa.gateway.edge.passing import Passing, openai_refusal
+from helexa.gateway.edge.listing import anthropic_page, anthropic_row
+from helexa.gateway.edge.passing import Passing, session_of
+from helexa.gateway.edge.shelf import Shelf
+from helexa.gateway.edge.translated import Translated, as_answer, dialect_of, refusal
 from helexa.gateway.flow import Flow
 from helexa.http1.server import Handler, Reply, Request
+from helexa.wire import envelopes
+from helexa.wire.canon import Capabilities, Fault
+from helexa.wire.peek import peek
+from helexa.wire.translate import open_messages, open_responses
 
-log = logging.getLogger(__name__)
+PASSING = frozenset(
+    ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/tokenize", "/detokenize")
+)
 
-PASSING = {
-    "/v1/chat/completions": "/v1/chat/completions",
-    "/v1/completions": "/v1/completions",
-    "/v1/embeddings": "/v1/embeddings",
-    "/v1/rerank": "/v1/rerank",
-    "/tokenize": "/tokenize",
-}
+
+class House(Protocol):
+    """What the door needs of the gateway."""
+
+    def resolve(self, name: str) -> str: ...
+    def capabilities(self, model: str) -> Capabilities: ...
+    def catalogue(self) -> list[dict[str, Any]]: ...
+    def entry(self, name: str) -> dict[str, Any]: ...
+    def wall(self) -> int: ...
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -35,61 +44,112 @@ class MethodNotAllowed(InvalidRequest):
 
 
 class Door:
-    """The HTTP server's handler. `entries` and `entry` are the catalogue's two views."""
+    """The HTTP server's handler."""
 
-    def __init__(
-        self,
-        flow: Flow,
-        admin: Handler,
-        *,
-        entries: Callable[[], list[dict[str, Any]]],
-        entry: Callable[[str], dict[str, Any]],
-    ) -> None:
+    def __init__(self, flow: Flow, admin: Handler, house: House) -> None:
         self._flow = flow
         self._admin = admin
-        self._entries = entries
-        self._entry = entry
+        self._house = house
+        self._shelf = Shelf()
 
     async def __call__(self, request: Request, reply: Reply) -> None:
         path = request.path
-        endpoint = PASSING.get(path)
-        if endpoint is not None:
-            await self._passing(request, reply, endpoint)
-        elif path.startswith("/v1/"):
-            await self._guarded(request, reply, self._listing)
-        else:
-            await self._admin(request, reply)
-
-    async def _passing(self, request: Request, reply: Reply, endpoint: str) -> None:
         try:
-            if request.method != "POST":
-                raise MethodNotAllowed(path=endpoint, allowed="POST")
-            call: Call = Passing(request, endpoint)
+            if path in PASSING:
+                _only(request, "POST")
+                call: Call | None = Passing(request, path)
+            elif path == "/v1/messages":
+                call = self._messages(request)
+            elif path == "/v1/responses":
+                call = self._responses(request)
+            else:
+                call = None
+            if call is not None:
+                await self._flow.serve(call, request, reply)
+            elif path.startswith("/v1/"):
+                self._send(request, reply, self._read(request, path))
+            else:
+                await self._admin(request, reply)
         except HelexaError as error:
-            reply.send(*openai_refusal(error, _request_id(request)))
-            return
-        await self._flow.serve(call, request, reply)
+            reply.send(*refusal(dialect_of(request), error, _request_id(request)))
 
-    async def _guarded(self, request: Request, reply: Reply, work: Callable[[Request], Awaitable[object]]) -> None:
-        try:
-            body = msgspec.json.encode(await work(request))
-            request_id = _request_id(request).encode("latin-1", "replace")
-            reply.send(200, [(b"content-type", b"application/json"), (b"x-request-id", request_id)], body)
-        except HelexaError as error:
-            reply.send(*openai_refusal(error, _request_id(request)))
+    def _messages(self, request: Request) -> Call:
+        _only(request, "POST")
+        asked = peek(request.body).model
+        model = self._house.resolve(asked)
+        version = request.header(b"anthropic-version")
+        exchange = open_messages(
+            request.body,
+            version=version.decode("latin-1") if version else None,
+            model=model,
+            can=self._house.capabilities(model),
+            ids=fresh,
+            request_id=_request_id(request),
+        )
+        return Translated(exchange, asked, envelopes.anthropic, session_of(request), _nothing)
 
-    async def _listing(self, request: Request) -> object:
-        path = request.path
+    def _responses(self, request: Request) -> Call:
+        _only(request, "POST")
+        asked = peek(request.body).model
+        model = self._house.resolve(asked)
+        exchange = open_responses(
+            request.body,
+            lookup=self._shelf.lookup,
+            model=model,
+            can=self._house.capabilities(model),
+            ids=fresh,
+            now=self._house.wall(),
+        )
+
+        def keep() -> None:
+            if exchange.record is not None:
+                self._shelf.put(exchange.record, exchange.items)
+
+        return Translated(exchange, asked, envelopes.openai, session_of(request), keep)
+
+    def _read(self, request: Request, path: str) -> object:
+        """The answers that need no model: the catalogue, and responses that were kept."""
         if path == "/v1/models" or path.startswith("/v1/models/"):
-            if request.method not in ("GET", "HEAD"):
-                raise MethodNotAllowed(path="/v1/models", allowed="GET")
-            name = unquote(path.removeprefix("/v1/models").strip("/"))
-            if name:
-                return self._entry(name)
-            wanted = "feasible=true" in request.query.split("&")
-            data = [entry for entry in self._entries() if not wanted or entry["feasible_on"] or entry["locations"]]
-            return {"object": "list", "data": data}
+            _only(request, "GET", "HEAD")
+            return self._models(request, unquote(path.removeprefix("/v1/models").strip("/")))
+        if path.startswith("/v1/responses/"):
+            _only(request, "GET", "DELETE")
+            return self._kept(request, path.removeprefix("/v1/responses/"))
         raise NotFound(path=path)
+
+    def _models(self, request: Request, name: str) -> object:
+        anthropic = request.header(b"anthropic-version") is not None
+        if name:
+            entry = self._house.entry(name)
+            return anthropic_row(entry) if anthropic else entry
+        asked = dict(parse_qsl(request.query))
+        entries = self._house.catalogue()
+        if asked.get("feasible") == "true":
+            entries = [entry for entry in entries if entry["feasible_on"] or entry["locations"]]
+        return anthropic_page(entries, asked) if anthropic else {"object": "list", "data": entries}
+
+    def _kept(self, request: Request, response_id: str) -> object:
+        body = self._shelf.get(response_id)
+        if body is None:
+            raise NotFound(f"the response `{response_id}` is not stored here", param="response_id")
+        if request.method == "DELETE":
+            self._shelf.drop(response_id)
+            return {"id": response_id, "object": "response", "deleted": True}
+        return msgspec.Raw(body)
+
+    def _send(self, request: Request, reply: Reply, answer: object) -> None:
+        request_id = _request_id(request).encode("latin-1", "replace")
+        headers: Headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id)]
+        reply.send(200, [*headers, (b"request-id", request_id)], msgspec.json.encode(answer))
+
+
+def _only(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise MethodNotAllowed(path=request.path, allowed=" or ".join(methods))
+
+
+def _nothing() -> None:
+    """A finished Messages answer is not kept: its clients send their whole conversation."""
 
 
 def _request_id(request: Request) -> str:
@@ -98,7 +158,8 @@ def _request_id(request: Request) -> str:
 
 
 def refuse_framing(status: int, code: str, message: str, target: bytes) -> tuple[Headers, bytes]:
-    """Errors that the HTTP server finds before there is a request, in OpenAI's envelope."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    body = {"error": {"message": message, "type": kind, "code": code, "param": None}}
-    return [(b"content-type", b"application/json")], msgspec.json.encode(body)
+    """Errors that the HTTP server finds before there is a request, in the envelope of the path's dialect."""
+    render = envelopes.anthropic if target.startswith(b"/v1/messages") else envelopes.openai
+    fault = Fault(status=status, code=code, message=message)
+    _, headers, body = as_answer(render(fault, request_id=fresh("req_")))
+    return headers, body

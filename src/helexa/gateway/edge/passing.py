@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from helexa.base.errors import HelexaError
 from helexa.gateway.act.proxy import Headers
+from helexa.gateway.edge.translated import passed, refusal
 from helexa.http1.server import Request
 from helexa.wire import envelopes
 from helexa.wire.peek import peek, rewrite_model
@@ -25,12 +26,6 @@ def session_of(request: Request) -> str | None:
         if (value := request.header(name)) is not None:
             return value.decode("latin-1")
     return None
-
-
-def openai_refusal(error: HelexaError, request_id: str) -> tuple[int, Headers, bytes]:
-    """An error answer in OpenAI's envelope, request ids among its headers."""
-    status, headers, body = envelopes.openai(error, request_id=request_id)
-    return status, [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers], body
 
 
 class Passing:
@@ -76,8 +71,8 @@ class Passing:
         return envelopes.chat_event(error)
 
     def refuse(self, error: HelexaError, request_id: str) -> tuple[int, Headers, bytes]:
-        return openai_refusal(error, request_id)
+        return refusal(envelopes.openai, error, request_id)
 
     def passed_error(self, status: int, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
-        """The neuron's own envelope, as it is."""
-        return status, headers, body
+        """The engine's error in OpenAI's words, with the codes that clients act on."""
+        return passed(envelopes.openai, status, headers, body)

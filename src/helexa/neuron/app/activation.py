@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -25,6 +26,7 @@ class Warmup:
         self._specs = {canonical(spec.model_id): spec for spec in specs}
         self._due = dict.fromkeys(self._specs, 0.0)
         self._tries = dict.fromkeys(self._specs, 0)
+        self.over = asyncio.Event()
         self.view = Activation(state="pre_warming" if specs else "ready", pending=list(self._specs))
 
     async def run(self) -> None:
@@ -34,6 +36,7 @@ class Warmup:
             await self._clock.sleep(max(0.0, self._due[model_id] - self._clock.now()))
             await self._one(model_id)
         self.view.state = "ready"
+        self.over.set()
 
     async def _one(self, model_id: str) -> None:
         view = self.view

@@ -251,8 +251,10 @@ class Pool:
         for engine in post.seat.prepare:
             try:
                 await process.ask(lambda id, engine=engine: jobs.Prepare(id=id, engine=engine))
-            except (JobFailed, WorkerLost) as error:  # the load that needs it will say so to its asker
+            except JobFailed as error:  # the load that needs it will say so to its asker
                 log.warning("worker %s cannot import %s: %s", post.seat.worker, engine, error.message)
+            except WorkerLost:
+                return
 
     def _set(self, post: _Post, state: State, why: str = "") -> None:
         post.state, post.why = state, why

@@ -77,15 +77,12 @@ class WorkerProcess:
     async def start(cls, name: str) -> Self:
         """Spawn a worker and return once it can take jobs. Raises WorkerLost when it dies before that."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-u", "-m", "helexa.neuron.device.worker", str(theirs.fileno()), name),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+        try:
+            with theirs:
+                process = await _spawn(name, theirs.fileno())
+        except BaseException:
+            ours.close()
+            raise
         worker = cls(name, process, ours)
         try:
             await worker._open()
@@ -95,14 +92,12 @@ class WorkerProcess:
         return worker
 
     async def _open(self) -> None:
+        spawn = asyncio.get_running_loop().create_task
+        output = spawn(self._read_output(), name=f"{self.name} output")
+        self._tasks = [output, spawn(self._watch(output), name=f"{self.name} watch")]
         self._channel.setblocking(False)
         reader, self._writer = await asyncio.open_unix_connection(sock=self._channel)
-        spawn = asyncio.get_running_loop().create_task
-        self._tasks = [
-            spawn(self._listen(reader), name=f"{self.name} channel"),
-            spawn(self._read_output(), name=f"{self.name} output"),
-            spawn(self._watch(), name=f"{self.name} watch"),
-        ]
+        self._tasks.append(spawn(self._listen(reader), name=f"{self.name} channel"))
         await self._hello
 
     @property
@@ -148,6 +143,8 @@ class WorkerProcess:
         """Close the channel, which ends the worker; kill it when it has not gone after `grace_s`."""
         if self._writer is not None:
             self._writer.close()
+        else:
+            self._channel.close()
         try:
             await asyncio.wait_for(self.ended.wait(), grace_s)
         except TimeoutError:
@@ -203,9 +200,9 @@ class WorkerProcess:
             log.debug("%s: %s", self.name, line)
             self._lines.append(line[:LINE_LIMIT])
 
-    async def _watch(self) -> None:
+    async def _watch(self, output: asyncio.Task[None]) -> None:
         code = await self._process.wait()
-        await asyncio.wait(self._tasks[1:2], timeout=MARK_WAIT_S)  # its last words, which tell why
+        await asyncio.wait((output,), timeout=MARK_WAIT_S)  # its last words, which tell why
         self.how = how(code)
         self.ended.set()
         if self._writer is not None:
@@ -218,6 +215,18 @@ class WorkerProcess:
 
     def _lost(self) -> WorkerLost:
         return WorkerLost(worker=self.name, how=self.how or "not running", lines=self.lines[-8:])
+
+
+async def _spawn(name: str, channel: int) -> Process:
+    """A clean process, not a fork of this one: a fork would carry our sockets and threads' locks along."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-m", "helexa.neuron.device.worker", str(channel), name),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        pass_fds=(channel,),
+        start_new_session=True,
+    )
 
 
 def how(code: int) -> str:
