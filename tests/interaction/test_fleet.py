@@ -19,8 +19,16 @@ DEVICE = '[[devices]]\nkind = "cpu"\nindex = 0\nmemory_mb = 1000\n'
 
 
 def echo(name: str, **options: object) -> str:
-    shown = ", ".join(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in options.items())
-    return f'[[models]]\nid = "{name}"\nharness = "echo"\noptions = {{ {shown} }}\n'
+    return f'[[models]]\nid = "{name}"\nharness = "echo"\noptions = {toml(options)}\n'
+
+
+def toml(value: object) -> str:
+    """A TOML value: JSON's own, but for its tables."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return msgspec.json.encode(value).decode()
 
 
 @pytest.fixture

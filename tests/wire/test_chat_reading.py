@@ -47,6 +47,10 @@ def test_a_usage_without_cached_tokens_is_completed_from_the_timings() -> None:
     assert events(chunk(finish="stop", timings={"cache_n": 1})) == [Done("stop")]
 
 
+def test_a_finish_may_come_without_a_delta() -> None:
+    assert events(b'data: {"choices":[{"finish_reason":"length"}]}\n\n') == [Done("length")]
+
+
 def test_usage_in_every_chunk_is_taken_from_the_last() -> None:
     one = {"prompt_tokens": 7, "completion_tokens": 1}
     out = events(chunk({"content": "a"}, usage=one), chunk(finish="stop", usage={**one, "completion_tokens": 2}), DONE)

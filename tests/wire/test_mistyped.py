@@ -147,6 +147,13 @@ def test_invalid_utf8_hidden_in_a_skipped_value_is_refused_or_left_alone_but_nev
         open_messages(body, ids=counter())
 
 
+@pytest.mark.parametrize("dialect", ["messages", "responses", "chat"])
+def test_half_a_surrogate_pair_is_refused(dialect: str) -> None:
+    body = b'{"model":"m","max_tokens":5,"%b":[{"role":"user","content":"\\ud800"}]}'
+    with pytest.raises(InvalidRequest):
+        READERS[dialect](body % (b"input" if dialect == "responses" else b"messages"))
+
+
 def test_a_responses_count_reads_what_a_response_reads() -> None:
     body = encode({"model": "m", "input": "hi", "stream": True})
     assert b'"stream"' not in responses_count_request(body, lookup=nothing_stored)

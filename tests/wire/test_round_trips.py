@@ -38,7 +38,7 @@ LOSSES_IN_CHAT = {
     "result-images": "Images of tool results move to the user's words that follow.",
     "result-failed": "That a tool failed becomes the words in front of its result.",
     "prefill": "A turn to be continued loses its trailing space.",
-    "budget": "A thinking budget and the switch for thinking are the engine's own fields, which chat clients do not send.",
+    "budget": "A thinking budget and the switch for thinking are the engine's own fields, which no chat client sends.",
     "tools-without-parallel": "Whether calls may be parallel is not said when there are no tools.",
 }
 LOSSES_IN_MESSAGES = {
@@ -107,7 +107,7 @@ def asks(draw: st.DrawFn) -> Ask:
                 st.none() | st.just(2048),
                 st.none() | st.sampled_from(["low", "high"]),
             )
-        ),  # fmt: skip
+        ),
         user=draw(st.none() | WORDS),
         stream=draw(st.booleans()),
     )

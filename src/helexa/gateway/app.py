@@ -20,7 +20,8 @@ from helexa.base.clock import Clock, SystemClock
 from helexa.base.errors import HelexaError
 from helexa.base.tasks import Crew
 from helexa.gateway import config as cfg
-from helexa.gateway.act.dispatcher import Dispatcher
+from helexa.gateway.act.counter import Counter
+from helexa.gateway.act.dispatcher import Dispatcher, RefusedSeat
 from helexa.gateway.act.loader import Loader
 from helexa.gateway.act.neuron_client import NeuronClient
 from helexa.gateway.act.poller import NodeWatch
@@ -31,7 +32,7 @@ from helexa.gateway.edge.door import Door, refuse_framing
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.catalogue import Names, entry, listing
 from helexa.gateway.fleet.model import Fleet
-from helexa.gateway.flow import Flow
+from helexa.gateway.flow import Flow, refusal_of
 from helexa.gateway.metrics import Metrics
 from helexa.gateway.plan.instructions import Instruction, Unload
 from helexa.http1.bridge import asgi_handler
@@ -107,6 +108,13 @@ class Cortex:
             return Capabilities()
         context = min((place.context for place in places if place.context), default=None)
         return Capabilities(vision=any("vision" in place.capabilities for place in places), context_tokens=context)
+
+    async def count(self, model: str, body: bytes) -> int:
+        """Prompt tokens of a chat request; a refusal of the planner comes as the error it stands for."""
+        try:
+            return await Counter(self._origins, self.dispatcher).count(model, body)
+        except RefusedSeat as refused:
+            raise refusal_of(refused) from refused
 
     def wall(self) -> int:
         return int(self._clock.wall())

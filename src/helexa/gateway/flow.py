@@ -126,7 +126,7 @@ class Flow:
                 elif not await seat.wait(self._max_wait_s()):
                     raise self._still_loading(journey)
         except RefusedSeat as refused:
-            raise _refusal(refused) from refused
+            raise refusal_of(refused) from refused
         journey.node = seat.node
         journey.seated = self._clock.now()
 
@@ -172,7 +172,7 @@ def _traced(journey: Journey) -> Headers:
     ]
 
 
-def _refusal(refused: RefusedSeat) -> HelexaError:
+def refusal_of(refused: RefusedSeat) -> HelexaError:
     """The planner's refusal as an error with all its fields."""
     found = refused.refusal
     kind = QueueFull if found.why is Why.QUEUE_FULL else Refused if found.status == 422 else Unavailable

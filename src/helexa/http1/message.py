@@ -22,7 +22,7 @@ METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELET
 BODILESS = frozenset((204, 304))
 
 _REQUEST_LINE = re.compile(rb"([A-Z]+) ([!-~]+) HTTP/1\.([01])\r\n")
-_OTHER_VERSION = re.compile(rb"[A-Z]+ [^ \r\n]+(?: HTTP/[0-9](?:\.[0-9])?)?\r\n")
+_OTHER_VERSION = re.compile(rb"[A-Z]+ [!-~]+(?: HTTP/(?!1\.[01]\r)[0-9](?:\.[0-9])?)?\r\n")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _SINGLE = b"host content-length transfer-encoding content-type expect authorization".split()
 # Framing and the connection belong to this room; what a handler or caller says about them is dropped.

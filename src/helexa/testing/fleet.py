@@ -32,6 +32,12 @@ class NotInTime(HelexaError):
     code = "not_in_time"
 
 
+class Died(HelexaError):
+    """A daemon died at its start; {log} ends with: {said}"""
+
+    code = "died"
+
+
 async def eventually(look: Callable[[], Awaitable[T]], what: str, *, limit_s: float = 20.0) -> T:
     """The first true answer of `look`, asked again until then. Raises NotInTime."""
     try:
@@ -63,6 +69,10 @@ class Daemon:
     def pid(self) -> int:
         assert self._process is not None, "not started"
         return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -118,7 +128,7 @@ class Fleet:
         for daemon in (*self.neurons.values(), self.cortex):
             daemon.start()
         try:
-            await eventually(self.all_healthy, "every node healthy", limit_s=START_S)
+            await eventually(self._up, "every node healthy", limit_s=START_S)
         except BaseException:
             await self.stop()
             raise
@@ -128,6 +138,12 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    async def _up(self) -> bool:
+        for daemon in (self.cortex, *self.neurons.values()):
+            if daemon.ended:
+                raise Died(log=daemon.log, said=daemon.log.read_text()[-2000:])
+        return await self.all_healthy()
 
     async def stop(self) -> None:
         await self.http.aclose()

@@ -15,7 +15,6 @@ from helexa.base.errors import InvalidRequest
 
 T = TypeVar("T")
 
-_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key` in `)?\$(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 _INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
 
@@ -70,9 +69,10 @@ def an_object(raw: msgspec.Raw, at: str) -> msgspec.Raw:
 
 
 def _named(text: str, at: str) -> InvalidRequest:
-    match = _WHERE.match(text)
-    what, path = (match["what"], match["path"]) if match else (text, None)
-    param = join(at, _dotted(path or ""))
+    what, found, path = text.rpartition(" - at `")
+    if not found:
+        what, path = text, ""
+    param = join(at, _dotted(path.rpartition("$")[2].rstrip("`")))
     if missing := _MISSING.search(what):
         return refuse(join(param, missing[1]), "Field required")
     return refuse(param, what) if param else InvalidRequest(f"The request body: {what}")

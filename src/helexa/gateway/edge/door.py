@@ -19,7 +19,7 @@ from helexa.http1.server import Handler, Reply, Request
 from helexa.wire import envelopes
 from helexa.wire.canon import Capabilities, Fault
 from helexa.wire.peek import peek
-from helexa.wire.translate import open_messages, open_responses
+from helexa.wire.translate import count_tokens_request, open_messages, open_responses
 
 PASSING = frozenset(
     ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/tokenize", "/detokenize")
@@ -34,6 +34,7 @@ class House(Protocol):
     def catalogue(self) -> list[dict[str, Any]]: ...
     def entry(self, name: str) -> dict[str, Any]: ...
     def wall(self) -> int: ...
+    async def count(self, model: str, body: bytes) -> int: ...
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -66,6 +67,8 @@ class Door:
                 call = None
             if call is not None:
                 await self._flow.serve(call, request, reply)
+            elif path == "/v1/messages/count_tokens":
+                self._send(request, reply, await self._counted(request))
             elif path.startswith("/v1/"):
                 self._send(request, reply, self._read(request, path))
             else:
@@ -106,6 +109,12 @@ class Door:
                 self._shelf.put(exchange.record, exchange.items)
 
         return Translated(exchange, asked, envelopes.openai, session_of(request), keep)
+
+    async def _counted(self, request: Request) -> object:
+        _only(request, "POST")
+        model = self._house.resolve(peek(request.body).model)
+        body = count_tokens_request(request.body, model=model, can=self._house.capabilities(model))
+        return {"input_tokens": await self._house.count(model, body)}
 
     def _read(self, request: Request, path: str) -> object:
         """The answers that need no model: the catalogue, and responses that were kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from helexa.wire import control
 
 K = TypeVar("K")
 V = TypeVar("V")
+Entry = TypeVar("Entry", tuple[int, str], tuple[float, float, str])
 
 RATE_WINDOW_S = 600.0
 """Time constant of a model's request rate: what happened this long ago counts 1/e."""
@@ -32,6 +34,11 @@ BREAKER_MAX_S = 30.0
 BACKOFF_FIRST_S = 2.0
 BACKOFF_MAX_S = 300.0
 KEEP_AFTER_REFUSAL_S = 1.0
+
+GUESSED_LOAD_S_PER_GIB = 2.0
+"""Restoring a model that was never timed: seconds for each GiB it holds."""
+GUESSED_MIB = 4096
+DEFAULT_RANK = 100
 
 _STATUSES = {str(status): status for status in Status}
 
@@ -93,11 +100,16 @@ def with_seats(fleet: Fleet, place: Place) -> Fleet:
 
 def with_place(fleet: Fleet, place: Place) -> Fleet:
     """Put a place, and bring the indexes along."""
-    known = fleet.place(place.model, place.node) is not None
+    known = fleet.place(place.model, place.node)
+    new_here = place.model not in fleet.places
     fleet = with_seats(fleet, place)
-    if not known:
+    if known is None:
         there = (*fleet.residents.get(place.node, ()), place.model)
         fleet = replace(fleet, residents={**fleet.residents, place.node: there})
+    elif known.shares == place.shares:
+        return fleet
+    if new_here:
+        fleet = replace(fleet, ranking=_moved(fleet.ranking, None, worth(fleet, place.model)))
     return reindex(fleet, place.node)
 
 
@@ -107,7 +119,8 @@ def without_place(fleet: Fleet, model: str, node: str) -> Fleet:
     there = _without(fleet.places[model], node)
     places = {**fleet.places, model: there} if there else _without(fleet.places, model)
     residents = {**fleet.residents, node: tuple(name for name in fleet.residents[node] if name != model)}
-    return reindex(replace(fleet, places=places, residents=residents), node)
+    ranking = fleet.ranking if there else _moved(fleet.ranking, worth(fleet, model), None)
+    return reindex(replace(fleet, places=places, residents=residents, ranking=ranking), node)
 
 
 def without_ask(fleet: Fleet, model: str, ask: int) -> Fleet:
@@ -128,7 +141,71 @@ def reindex(fleet: Fleet, name: str) -> Fleet:
         for device, held in place.shares.items():
             if device in free:
                 free[device] -= held
-    return replace(fleet, free={**fleet.free, name: free})
+    before = fleet.free.get(name)
+    if before == free:
+        return fleet
+    roomy = _moved(fleet.roomy, (-_most(before), name) if before is not None else None, (-_most(free), name))
+    return replace(fleet, free={**fleet.free, name: free}, roomy=roomy)
+
+
+def _most(free: dict[int, int]) -> int:
+    return max(free.values(), default=0)
+
+
+def _moved(entries: list[Entry], old: Entry | None, new: Entry | None) -> list[Entry]:
+    """A sorted list with one entry taken out and one put in; the list that was given stays as it is."""
+    if old == new:
+        return entries
+    entries = entries.copy()
+    if old is not None:
+        at = bisect_left(entries, old)
+        if at < len(entries) and entries[at] == old:
+            del entries[at]
+    if new is not None:
+        insort(entries, new)
+    return entries
+
+
+# -- what a model is worth keeping --
+
+
+def worth(fleet: Fleet, model: str) -> tuple[float, float, str]:
+    """The eviction strategy's order of models, the least worth keeping first.
+
+    Kept in the habit. It changes only when the model is asked for or timed, never by itself, so it can stand in a sorted index: all rates
+    decay alike, so the order of two rates is the order of ln(rate) + at / window, whatever the time is now.
+    """
+    habit = fleet.habits.get(model)
+    if habit is not None and habit.worth is not None:
+        return habit.worth
+    last = habit.at if habit else -math.inf
+    if fleet.eviction.strategy == "lru":
+        return last, 0.0, model
+    if fleet.eviction.strategy == "priority":
+        profile = fleet.profiles.get(model)
+        return float(profile.residency_priority if profile else DEFAULT_RANK), last, model
+    if habit is None or habit.rate <= 0:
+        return -math.inf, restore_s(fleet, model), model
+    return math.log(restore_s(fleet, model) * habit.rate) + habit.at / RATE_WINDOW_S, 0.0, model
+
+
+def restore_s(fleet: Fleet, model: str) -> float:
+    """Seconds to bring the model back: measured, or guessed from its size."""
+    habit, profile = fleet.habits.get(model), fleet.profiles.get(model)
+    if habit is not None and habit.load_s is not None:
+        return habit.load_s + 0.1
+    mib = profile.vram_mb if profile and profile.vram_mb is not None else GUESSED_MIB
+    return 0.1 + GUESSED_LOAD_S_PER_GIB * mib / 1024
+
+
+def _with_habit(fleet: Fleet, model: str, habit: Habit) -> Fleet:
+    """A changed habit, and the model's new rank among those that are somewhere."""
+    before = worth(fleet, model)
+    habits = {**fleet.habits, model: habit}
+    after = worth(replace(fleet, habits=habits), model)
+    habits[model] = replace(habit, worth=after)
+    ranking = _moved(fleet.ranking, before, after) if model in fleet.places else fleet.ranking
+    return replace(fleet, habits=habits, ranking=ranking)
 
 
 def _without(mapping: dict[K, V], key: K) -> dict[K, V]:
@@ -143,14 +220,13 @@ def _arrived(fleet: Fleet, event: ev.Arrived, now: float) -> Fleet:
         id=event.ask, model=event.model, since=now, affinity=event.affinity, avoid=event.avoid, decision=event.decision
     )
     asks = {**fleet.asks, event.model: {**fleet.asks.get(event.model, {}), event.ask: ask}}
-    return replace(fleet, asks=asks, habits=touched(fleet.habits, event.model, now))
+    habit = touched(fleet.habits.get(event.model, Habit(at=now)), now)
+    return _with_habit(replace(fleet, asks=asks), event.model, habit)
 
 
-def touched(habits: dict[str, Habit], model: str, now: float) -> dict[str, Habit]:
-    """One more request for `model`: r <- r·e^(-dt/W) + 1/W, so that a steady stream of r per second tends to r."""
-    habit = habits.get(model, Habit(at=now))
-    decayed = rate_now(habit, now)
-    return {**habits, model: replace(habit, rate=decayed + 1 / RATE_WINDOW_S, at=now)}
+def touched(habit: Habit, now: float) -> Habit:
+    """One more request: r <- r·e^(-dt/W) + 1/W, so that a steady stream of r per second tends to r."""
+    return Habit(rate=rate_now(habit, now) + 1 / RATE_WINDOW_S, at=now, load_s=habit.load_s)
 
 
 def rate_now(habit: Habit, now: float) -> float:
@@ -199,8 +275,9 @@ def _polled(fleet: Fleet, event: ev.Polled, now: float) -> Fleet:
     )
     if event.discovery is not None:
         node = _discovered(node, event.discovery)
-    fleet = _models(with_node(fleet, node), event, now)
-    return reindex(with_node(fleet, _weighed(fleet, node, event.health)), event.node)
+    fleet = _models(fleet if node == fleet.nodes[event.node] else with_node(fleet, node), event, now)
+    weighed = _weighed(fleet, node, event.health)
+    return reindex(fleet if weighed == node else with_node(fleet, weighed), event.node)
 
 
 def _forget(fleet: Fleet, name: str) -> Fleet:
@@ -293,7 +370,7 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
         closing=old.closing if old else False,
         kept_until=old.kept_until if old else 0.0,
     )
-    return with_place(fleet, place)
+    return fleet if place == old else with_place(fleet, place)
 
 
 def _status(text: str) -> Status:
@@ -339,8 +416,7 @@ def _loaded(fleet: Fleet, event: ev.Loaded, now: float) -> Fleet:
     habit = fleet.habits.get(event.model, Habit(at=now))
     measured = event.took_s if habit.load_s is None else 0.5 * habit.load_s + 0.5 * event.took_s
     fleet = replace(
-        fleet,
-        habits={**fleet.habits, event.model: replace(habit, load_s=measured)},
+        _with_habit(fleet, event.model, replace(habit, load_s=measured, worth=None)),
         wanted=_without(fleet.wanted, event.model),
         failures={**fleet.failures, event.model: _without(fleet.failures.get(event.model, {}), event.node)},
         clearing={node: model for node, model in fleet.clearing.items() if model != event.model},
@@ -388,7 +464,7 @@ def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
     nodes = {name: fleet.nodes.get(name, Node(name=name)) for name in event.nodes}
     changed = {name for name in fleet.profiles if fleet.profiles[name] != event.profiles.get(name)}
     preload = {name: now for name, profile in event.profiles.items() if profile.preload and name not in fleet.profiles}
-    return replace(
+    fleet = replace(
         fleet,
         nodes=nodes,
         profiles=event.profiles,
@@ -397,5 +473,15 @@ def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
         fits={model: there for model, there in fleet.fits.items() if model not in changed},
         failures={model: there for model, there in fleet.failures.items() if model not in changed},
         free={name: free for name, free in fleet.free.items() if name in nodes},
+        roomy=[entry for entry in fleet.roomy if entry[1] in nodes],
+        idlers=tuple(name for name, profile in event.profiles.items() if profile.idle_unload_s is not None),
         wanted={**fleet.wanted, **preload},
     )
+    return _ranked(replace(fleet, habits={model: replace(h, worth=None) for model, h in fleet.habits.items()}))
+
+
+def _ranked(fleet: Fleet) -> Fleet:
+    """All of the ranking anew: what decides a model's worth has changed."""
+    habits = {model: replace(habit, worth=worth(fleet, model)) for model, habit in fleet.habits.items()}
+    fleet = replace(fleet, habits=habits)
+    return replace(fleet, ranking=sorted(worth(fleet, model) for model in fleet.places))

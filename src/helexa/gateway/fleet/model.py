@@ -148,14 +148,19 @@ class Habit(Value, frozen=True):
     rate: float = 0.0
     at: float = 0.0
     load_s: float | None = None
+    worth: tuple[float, float, str] | None = None
+    """The model's place in `Fleet.ranking`, worked out when the habit or the configuration changed."""
 
 
 class Fleet(Value, frozen=True):
     """Everything the planner decides on.
 
     `places`, `fits`, `failures` are model -> node -> value; `asks` is model -> ask id -> Ask in order of arrival;
-    `clearing` maps a node to the model for which room is being made there. `residents` and `free` are indexes over
-    `places`, kept by `fold`: the models on a node, and MiB free on each of its devices by device index.
+    `clearing` maps a node to the model for which room is being made there; every place that is `closing` is on such a
+    node. The indexes over `places` are kept by `fold`: `residents` (the models on a node), `free` (MiB free on each of
+    its devices by device index), `roomy` (nodes by the room on their roomiest device, most first: `(-MiB, node)`),
+    `ranking` (the models that are somewhere, the least worth keeping first: `(worth..., model)`). `idlers` are the
+    models whose profile says `idle_unload_s`. Lists here are never changed in place.
     """
 
     profiles: dict[str, Profile] = {}
@@ -171,6 +176,9 @@ class Fleet(Value, frozen=True):
     """Models that are to be loaded without a request (preload, operator): model -> since when."""
     residents: dict[str, tuple[str, ...]] = {}
     free: dict[str, dict[int, int]] = {}
+    roomy: list[tuple[int, str]] = []
+    ranking: list[tuple[float, float, str]] = []
+    idlers: tuple[str, ...] = ()
     max_queue: int = 1024
 
     def place(self, model: str, node: str) -> Place | None:

@@ -6,12 +6,10 @@ residency is a preference, not a wall: a model inside it goes only when no other
 
 from __future__ import annotations
 
-from helexa.gateway.fleet.fold import rate_now
-from helexa.gateway.fleet.model import Fleet, Place, Status
+from collections.abc import Callable, Sequence
 
-DEFAULT_RANK = 100
-GUESSED_LOAD_S_PER_GIB = 2.0
-"""Restoring a model that was never timed: seconds for each GiB it holds."""
+from helexa.gateway.fleet.fold import DEFAULT_RANK, rate_now, restore_s, worth
+from helexa.gateway.fleet.model import Fleet, Place, Status
 
 
 def rank(fleet: Fleet, model: str) -> int:
@@ -25,26 +23,18 @@ def may_displace(fleet: Fleet, incoming: str, resident: Place) -> bool:
     return not resident.pinned and rank(fleet, resident.model) <= rank(fleet, incoming)
 
 
-def price(fleet: Fleet, place: Place, now: float) -> tuple[float, float]:
-    """What losing this model costs, lower goes first; the second figure breaks ties (least recently used)."""
-    strategy = fleet.eviction.strategy
-    if strategy == "lru":
-        return place.last_used, 0.0
-    if strategy == "priority":
-        return float(rank(fleet, place.model)), place.last_used
-    return restore_s(fleet, place) * reuse_rate(fleet, place.model, now), place.last_used
+def loss(fleet: Fleet, victims: Sequence[Place], now: float) -> tuple[float, ...]:
+    """What losing all of them costs, to weigh one node's victims against another's: fresh ones first, lower is better."""
+    if not victims:
+        return ()
+    fresh = sum(_fresh(fleet, place, now) for place in victims)
+    if fleet.eviction.strategy == "cost":
+        return fresh, sum(restore_s(fleet, place.model) * rate(fleet, place.model, now) for place in victims)
+    return fresh, *max(worth(fleet, place.model)[:2] for place in victims)
 
 
-def restore_s(fleet: Fleet, place: Place) -> float:
-    """Seconds to bring the model back: measured, or guessed from its size."""
-    habit = fleet.habits.get(place.model)
-    if habit is not None and habit.load_s is not None:
-        return habit.load_s
-    return 0.1 + GUESSED_LOAD_S_PER_GIB * sum(place.shares.values()) / 1024
-
-
-def reuse_rate(fleet: Fleet, model: str, now: float) -> float:
-    """Requests per second to be expected; never quite zero, so that among unused models size still counts."""
+def rate(fleet: Fleet, model: str, now: float) -> float:
+    """Requests per second to be expected; never quite zero, so that among unused models the restore time still counts."""
     habit = fleet.habits.get(model)
     return (rate_now(habit, now) if habit else 0.0) + 1e-6
 
@@ -66,10 +56,12 @@ def choose_victims(
     Victims are added cheapest first until the model fits, then those that turned out not to be needed are spared.
     `going` is memory that is leaving already and counts as free.
     """
-    open_to = sorted(
-        (place for place in fleet.on_node(node) if _may_go(fleet, incoming, place, now, busy_too=busy_too)),
-        key=lambda place: (place.in_flight > 0, _fresh(fleet, place, now), place.foreign > 0, price(fleet, place, now)),
-    )
+
+    def order(place: Place) -> tuple[bool, bool, bool, tuple[float, float, str]]:
+        return place.in_flight > 0, _fresh(fleet, place, now), place.foreign > 0, worth(fleet, place.model)
+
+    open_to = [place for place in fleet.on_node(node) if may_go(fleet, incoming, place, now, busy_too=busy_too)]
+    open_to.sort(key=order)
     room = {device: free + going.get(device, 0) for device, free in rooms.items()}
     taken: list[Place] = []
     for victim in (None, *open_to):
@@ -84,7 +76,7 @@ def choose_victims(
     return None
 
 
-def _may_go(fleet: Fleet, incoming: str, place: Place, now: float, *, busy_too: bool) -> bool:
+def may_go(fleet: Fleet, incoming: str, place: Place, now: float, *, busy_too: bool) -> bool:
     if place.model == incoming or not may_displace(fleet, incoming, place):
         return False
     if place.status not in (Status.LOADED, Status.POISONED):
@@ -96,9 +88,77 @@ def _fresh(fleet: Fleet, place: Place, now: float) -> bool:
     return now - place.since < fleet.eviction.min_residency_s
 
 
+def nodes_by_loss(
+    fleet: Fleet, incoming: str, now: float, room_on: Callable[[str], Room | None], most: int
+) -> list[str]:
+    """Up to `most` nodes on which idle models can make the room, those that lose the least first.
+
+    Models are taken out in thought, the least worth keeping first and wherever they are, until some node has the room:
+    the index is read only so far. Models inside their minimum residency are thought of only when all others do not do.
+    `room_on` gives a node's room, or None for a node that is out of the question.
+    """
+    mine = rank(fleet, incoming)
+    rooms: dict[str, Room | None] = {}
+    found: list[str] = []
+    later: list[Place] = []
+    settled_by = now - fleet.eviction.min_residency_s
+
+    def give_up(place: Place) -> None:
+        node = place.node
+        room = rooms[node] if node in rooms else rooms.setdefault(node, room_on(node))
+        if room is not None and room.enough_with(place.shares):
+            rooms[node] = None
+            found.append(node)
+
+    for *_, model in fleet.ranking:
+        if len(found) >= most:
+            return found
+        if rank(fleet, model) > mine:
+            continue
+        for place in fleet.places[model].values():
+            if place.in_flight or rooms.get(place.node, _UNASKED) is None:
+                continue
+            if place.status is Status.UNLOADING:
+                give_up(place)
+            elif may_go(fleet, incoming, place, now, busy_too=False):
+                if place.since > settled_by:
+                    later.append(place)
+                else:
+                    give_up(place)
+    for place in later:
+        if found:
+            break
+        give_up(place)
+    return found
+
+
+class Room:
+    """A node's memory as models leave it in thought: the `lacking` devices do not have the room yet."""
+
+    __slots__ = ("_free", "_lacking", "_needed")
+
+    def __init__(self, free: dict[int, int], needed_mb: int, devices: int) -> None:
+        self._free, self._needed = dict(free), needed_mb
+        self._lacking = devices - sum(room >= needed_mb for room in free.values())
+
+    def enough_with(self, shares: dict[int, int]) -> bool:
+        free, needed = self._free, self._needed
+        for device, held in shares.items():
+            before = free.get(device, needed)
+            if before < needed:
+                free[device] = before + held
+                self._lacking -= before + held >= needed
+        return self._lacking <= 0
+
+
+_UNASKED = Room({}, 0, 0)
+
+
 def _enough(room: dict[int, int], per_device_mb: int, devices: int) -> tuple[int, ...] | None:
+    if sum(free >= per_device_mb for free in room.values()) < devices:
+        return None
     fitting = sorted((device for device, free in room.items() if free >= per_device_mb), key=lambda d: (-room[d], d))
-    return tuple(fitting[:devices]) if len(fitting) >= devices else None
+    return tuple(fitting[:devices])
 
 
 def _needed(taken: list[Place], room: dict[int, int], chosen: tuple[int, ...], per_device_mb: int) -> tuple[Place, ...]:

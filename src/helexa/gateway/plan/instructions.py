@@ -89,3 +89,5 @@ class Appraisal(Instruction, frozen=True):
     warmth: str = "cold"
     fields: dict[str, Any] = {}
     until: float | None = None
+    loss: tuple[float, ...] = ()
+    """What the victims are worth keeping, to choose between nodes; lower is better."""

@@ -6,27 +6,29 @@ a model needs is taken at the profile's `vram_mb`, or at nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
 from helexa.base.units import human_mib
 from helexa.gateway.config import Profile
 from helexa.gateway.fleet.model import Fleet, Node, Place, Status
-from helexa.gateway.plan.evict import choose_victims, may_displace
+from helexa.gateway.plan.evict import Room, choose_victims, loss, may_displace, nodes_by_loss
 from helexa.gateway.plan.instructions import Appraisal, Verdict
 
 Claims = dict[str, dict[int, int]]
 """node -> device -> MiB spoken for by waiters that are older."""
 
 RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
+SHORT = 3
+"""How many nodes of each kind are weighed before a decision."""
 _WARMTH = {"memory": 0, "disk": 1, "cold": 2}
 
 
 def appraise(fleet: Fleet, model: str, node: Node, now: float, claims: Claims | None = None) -> Appraisal:
     """What `node` can do for `model` now."""
     profile = fleet.profiles.get(model)
-    never = _never(fleet, model, profile, node)
+    never = _never(fleet, model, profile, node) or _never_room(fleet, model, node)
     if never is not None:
         return never
     if not node.open(now):
@@ -48,11 +50,67 @@ def candidates(fleet: Fleet, model: str, now: float, claims: Claims | None = Non
     profile = fleet.profiles.get(model)
     pinned_on = profile.pinned_on if profile else ()
 
-    def order(found: Appraisal) -> tuple[int, bool, int, int, str]:
-        free = max(found.free_mb, default=0)
-        return (RANK[found.verdict], found.node not in pinned_on, _WARMTH.get(found.warmth, 2), -free, found.node)
+    found = [appraise(fleet, model, node, now, claims) for node in fleet.nodes.values()]
+    return sorted(found, key=lambda one: _order(one, pinned_on))
 
-    return sorted((appraise(fleet, model, node, now, claims) for node in fleet.nodes.values()), key=order)
+
+def _order(found: Appraisal, pinned_on: tuple[str, ...]) -> tuple[int, bool, int, tuple[float, ...], int, str]:
+    free = max(found.free_mb, default=0)
+    cold = _WARMTH.get(found.warmth, 2)
+    return RANK[found.verdict], found.node not in pinned_on, cold, found.loss, -free, found.node
+
+
+def shortlist(fleet: Fleet, model: str, now: float, claims: Claims) -> list[Appraisal]:
+    """The nodes that the indexes point at, weighed and best first. Empty when none of them can take the model now.
+
+    Weighing a node costs about 8 us, so a large fleet is not weighed whole for each decision: a node with the room is
+    among the roomiest or holds the weights already, and one where it is cheap to make room is found by `nodes_by_loss`.
+    """
+    profile = fleet.profiles.get(model)
+    pinned_on = profile.pinned_on if profile else ()
+    there = fleet.places.get(model, {})
+
+    def closed_to(name: str) -> bool:
+        node, failure = fleet.nodes[name], fleet.failure(model, name)
+        return (
+            name in there
+            or name in claims
+            or not node.open(now)
+            or (failure is not None and now < failure.until)
+            or _never(fleet, model, profile, node) is not None
+        )
+
+    def room_on(name: str) -> Room | None:
+        per_device, count = need(fleet, model, name)
+        large = sum(device.total_mb >= per_device for device in fleet.nodes[name].devices) >= count
+        return Room(fleet.free.get(name, {}), per_device, count) if large and not closed_to(name) else None
+
+    def weigh(names: Iterable[str]) -> list[Appraisal]:
+        nodes = [fleet.nodes[name] for name in dict.fromkeys(names) if name in fleet.nodes and name not in there]
+        found = sorted((appraise(fleet, model, n, now, claims) for n in nodes), key=lambda one: _order(one, pinned_on))
+        return found if found and found[0].verdict in (Verdict.FITS, Verdict.EVICT) else []
+
+    if pinned_on:
+        return weigh(pinned_on)
+    fits = fleet.fits.get(model, {})
+    warm = [name for name, fit in fits.items() if fit.warmth != "cold" and fit.refusal is None]
+    first = [*heads(fleet, model, closed_to), *warm[:SHORT], *(n for n, m in fleet.clearing.items() if m == model)]
+    found = weigh(first)
+    if found and found[0].verdict is Verdict.FITS:
+        return found
+    return weigh([*first, *nodes_by_loss(fleet, model, now, room_on, SHORT)])
+
+
+def heads(fleet: Fleet, model: str, closed_to: Callable[[str], bool]) -> list[str]:
+    """The first of the nodes with the most room that have enough of it on one device."""
+    heads: list[str] = []
+    for free, name in fleet.roomy:
+        per_device, _ = need(fleet, model, name)
+        if -free < per_device or len(heads) == SHORT:
+            break
+        if not closed_to(name):
+            heads.append(name)
+    return heads
 
 
 def need(fleet: Fleet, model: str, node: str) -> tuple[int, int]:
@@ -67,7 +125,7 @@ def need(fleet: Fleet, model: str, node: str) -> tuple[int, int]:
 
 
 def _never(fleet: Fleet, model: str, profile: Profile | None, node: Node) -> Appraisal | None:
-    """Why this node can never serve the model, or None when it could. An unseen node is not judged."""
+    """Why this node can never serve the model, whatever its memory, or None. An unseen node is not judged."""
     if profile is not None and profile.pinned_on and node.name not in profile.pinned_on:
         return _no(node, f"the model is pinned on {', '.join(profile.pinned_on)}", kind="pinned_elsewhere")
     if not node.seen:
@@ -84,13 +142,13 @@ def _never(fleet: Fleet, model: str, profile: Profile | None, node: Node) -> App
     if fit is not None and fit.refusal is not None:
         text = str(fit.refusal.get("message") or fit.refusal.get("kind") or "refused by the node's preflight")
         return _no(node, text, **fit.refusal)
-    return _never_room(fleet, model, node)
+    return None
 
 
 def _never_room(fleet: Fleet, model: str, node: Node) -> Appraisal | None:
     """Totals less what cannot go: foreign memory, pinned models, models of a higher rank."""
     per_device, count = need(fleet, model, node.name)
-    if not node.devices or not per_device:
+    if not node.seen or not node.devices or not per_device:
         return None
     fixed: dict[int, int] = {}
     for place in fleet.on_node(node.name):
@@ -146,9 +204,8 @@ def _fit(fleet: Fleet, model: str, node: Node, now: float, claimed: dict[int, in
     roomiest = sorted(rooms, key=lambda device: (-open_rooms[device], device))
     fitting = [device for device in roomiest if open_rooms[device] >= per_device]
     fit = fleet.fit(model, node.name)
-    base = Appraisal(
-        node=node.name, verdict=Verdict.FITS, detail="", needed_mb=per_device, warmth=fit.warmth if fit else "cold"
-    )
+    warmth = fit.warmth if fit else "cold"
+    base = Appraisal(node=node.name, verdict=Verdict.FITS, detail="", needed_mb=per_device, warmth=warmth)
     if not rooms or not per_device:
         detail = "what it needs is not known; the node decides"
         return _on(base, rooms, roomiest[:count], detail=detail)
@@ -169,7 +226,8 @@ def _after_others(
     if idle is not None:
         names = tuple(victim.model for victim in idle[1])
         detail = f"after unloading {', '.join(names)}" if names else "once what is leaving has left"
-        return replace(_on(base, rooms, idle[0], detail=detail), verdict=Verdict.EVICT, victims=names)
+        found = _on(base, rooms, idle[0], detail=detail)
+        return replace(found, verdict=Verdict.EVICT, victims=names, loss=loss(fleet, idle[1], now))
     busy = choose_victims(fleet, model, base.node, rooms, going, base.needed_mb, count, now, busy_too=True)
     devices, victims = busy if busy is not None else ((), tuple(fleet.on_node(base.node)))
     names = tuple(victim.model for victim in victims)

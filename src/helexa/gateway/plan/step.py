@@ -7,6 +7,7 @@ for someone older; without that law two models can chase each other's room for e
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
@@ -14,7 +15,7 @@ from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.fold import fold, with_place, with_seats, without_ask
 from helexa.gateway.fleet.model import Ask, Fleet, Place, Status
 from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload, Verdict, Why
-from helexa.gateway.plan.place import Claims, candidates, seats
+from helexa.gateway.plan.place import Claims, candidates, seats, shortlist
 from helexa.gateway.plan.refuse import refusal
 
 _ROOM_COMES = (Verdict.EVICT, Verdict.BUSY)
@@ -23,20 +24,29 @@ LOAD_DEADLINE_S, LOAD_DEADLINE_S_PER_GIB = 300.0, 20.0
 
 def step(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Instruction]]:
     """Fold what happened, then act on it. Deterministic: the same three arguments give the same answer."""
+    doors = fleet.clearing
     fleet = fold(fleet, event, now)
     if isinstance(event, ev.Arrived):
         seated = _seat_at_once(fleet, event, now)
         if seated is not None:
             return seated
-    if isinstance(event, ev.Finished) and not fleet.asks and not fleet.clearing:
+    if _changes_nothing(fleet, event):
         return fleet, []
-    turn = _Turn(fleet, now)
+    turn = _Turn(fleet, now, doors)
     if isinstance(event, ev.Unwanted):
         turn.take_out(event.model, event.node)
     turn.settle()
     if isinstance(event, ev.Ticked):
         turn.unload_idle()
     return turn.fleet, turn.out
+
+
+def _changes_nothing(fleet: Fleet, event: ev.Event) -> bool:
+    """A seat that was left where others go on frees nothing, and nobody is waiting for that model: it is up."""
+    if not isinstance(event, ev.Finished) or event.transport_error:
+        return False
+    place = fleet.place(event.model, event.node)
+    return place is not None and place.in_flight > 0 and event.model not in fleet.asks
 
 
 def _seat_at_once(fleet: Fleet, event: ev.Arrived, now: float) -> tuple[Fleet, list[Instruction]] | None:
@@ -86,8 +96,9 @@ def _queue_full(ask: int, model: str, waiting: int) -> Refuse:
 class _Turn:
     """One turn of planning: the fleet as it changes, and the instructions that come of it."""
 
-    def __init__(self, fleet: Fleet, now: float) -> None:
+    def __init__(self, fleet: Fleet, now: float, doors: Iterable[str]) -> None:
         self.fleet = fleet
+        self.doors = doors
         self.now = now
         self.out: list[Instruction] = []
         self.claims: Claims = {}
@@ -95,7 +106,10 @@ class _Turn:
 
     def settle(self) -> None:
         """Serve every model that is asked for, the one with the oldest ask first."""
-        for model in sorted(self._sought(), key=self._age):
+        sought = self._sought()
+        if not sought and not self.doors:
+            return
+        for model in sorted(sought, key=self._age):
             self._serve(model)
         if self.clearing != self.fleet.clearing:
             self.fleet = replace(self.fleet, clearing=self.clearing)
@@ -140,7 +154,9 @@ class _Turn:
         )
 
     def _find_room(self, model: str, asks: list[Ask]) -> None:
-        found = candidates(self.fleet, model, self.now, self.claims)
+        found = shortlist(self.fleet, model, self.now, self.claims)
+        if not found:
+            found = candidates(self.fleet, model, self.now, self.claims)
         elsewhere = [one for one in found if self.fleet.place(model, one.node) is None]
         best = self._prefer_cleared(model, elsewhere)
         if best is not None and best.verdict is Verdict.FITS:
@@ -212,11 +228,12 @@ class _Turn:
             spoken[device] = spoken.get(device, 0) + chosen.needed_mb
 
     def _reopen(self) -> None:
-        """A door that was closed for a waiter who is gone opens again."""
-        for there in list(self.fleet.places.values()):
-            for place in there.values():
-                if place.closing and place.node not in self.clearing:
-                    self.fleet = with_seats(self.fleet, replace(place, closing=False))
+        """A door that was closed for a waiter who is gone opens again; doors close only where room is being made."""
+        for node in self.doors:
+            if node not in self.clearing:
+                for place in self.fleet.on_node(node):
+                    if place.closing:
+                        self.fleet = with_seats(self.fleet, replace(place, closing=False))
 
     def _unload(self, model: str, node: str, reason: str, made_for: str | None = None) -> None:
         place = self.fleet.place(model, node)
@@ -235,10 +252,12 @@ class _Turn:
 
     def unload_idle(self) -> None:
         """`idle_unload_s`: models that nobody used for so long."""
-        for model, profile in self.fleet.profiles.items():
-            if profile.idle_unload_s is None or model in self.fleet.asks:
+        for model in self.fleet.idlers:
+            there = self.fleet.places.get(model)
+            after = self.fleet.profiles[model].idle_unload_s
+            if not there or after is None or model in self.fleet.asks:
                 continue
-            for place in list(self.fleet.places.get(model, {}).values()):
+            for place in list(there.values()):
                 idle = place.status is Status.LOADED and place.in_flight == 0 and not place.pinned
-                if idle and self.now - place.last_used >= profile.idle_unload_s and self.now >= place.kept_until:
+                if idle and self.now - place.last_used >= after and self.now >= place.kept_until:
                     self._unload(model, place.node, "idle")

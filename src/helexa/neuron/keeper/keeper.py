@@ -116,7 +116,8 @@ class Keeper:
         leaving = self._crew.start(self._leave(entry, force, drain_s), name=f"unload {entry.model_id}")
         await asyncio.wait((leaving,))
         if not entry.gone.is_set():
-            raise Conflict(reason=f"`{entry.model_id}` still had requests in flight after {drain_s} s")
+            why = "is being brought back" if isinstance(entry.state, life.Recovering) else "still had requests in flight"
+            raise Conflict(reason=f"`{entry.model_id}` {why} after {drain_s or 0:g} s")
         return freed_mb
 
     def seat(self, model_id: str, *, queued: bool = True) -> AbstractAsyncContextManager[Seat]:
@@ -337,7 +338,7 @@ class Keeper:
                 self._tell(entry, life.DrainExpired())
                 return
             self._tell(entry, life.Emptied())
-        if entry.state is not None:
+        if isinstance(entry.state, life.Unloading):  # else its worker died meanwhile, and it is gone or coming back
             await entry.gone.wait()
 
     async def _emptied(self, seats: Seats, force: bool, drain_s: float | None) -> bool:

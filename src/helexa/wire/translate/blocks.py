@@ -92,11 +92,15 @@ class Blocks:
             held.pieces.append(delta.arguments)
 
     def finish(self, *, cut_off: bool = False) -> None:
-        """The answer is over: everything held follows and every block is closed, the last one perhaps cut off."""
+        """The answer is over: what was held follows, every block is closed, the last one perhaps cut off.
+
+        An answer in which nothing was said is one empty text: clients take the first block without looking.
+        """
+        if self.empty:
+            self.add("text", "")
         while self._queue:
             self._next()
-        if self._head:
-            self._sink.close(complete=not cut_off)
+        self._sink.close(complete=not cut_off)
 
     def _begin(self, block: _Held) -> None:
         self._queue.append(block)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from helexa.wire import envelopes, sse
-from helexa.wire.canon import Done, Event, Failed, Fault, Refusal, Text, Thought, ToolDelta, Usage
+from helexa.wire.canon import Done, Event, Fault, Refusal, Text, Thought, ToolDelta, Usage
 
 Ids = Callable[[str], str]
 
@@ -78,7 +78,7 @@ class ChatStream:
                 return self._call(event)
             case Done():
                 return self._finish(event)
-            case Failed():
+            case _:
                 return self.fail(event.fault)
 
     def _call(self, event: ToolDelta) -> bytes:

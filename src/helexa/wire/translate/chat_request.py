@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from helexa.wire import openai_chat as shapes
-from helexa.wire.canon import Ask, ImagePart, Part, TextPart, ThoughtPart, Tool, ToolCall, ToolResult, Turn
+from helexa.wire.canon import Ask, ImagePart, TextPart, ThoughtPart, Tool, ToolCall, Turn
 from helexa.wire.translate.turns import joined
 
 FAILED = "[tool error] "
@@ -96,19 +96,19 @@ def _user(turn: Turn) -> Iterable[shapes.MessageOut]:
         text = f"{FAILED}{result.text}" if result.failed else result.text
         yield shapes.MessageOut("tool", text, tool_call_id=result.call_id)
     images = [image for result in results for image in result.images]
-    said = [part for part in turn.parts if not isinstance(part, ToolResult)]
+    said = [part for part in turn.parts if isinstance(part, TextPart | ImagePart)]
     if images or said or not results:
         yield shapes.MessageOut("user", _content([*images, *said]))
 
 
-def _content(parts: list[Part]) -> str | list[shapes.TextOut | shapes.ImageOut]:
+def _content(parts: list[TextPart | ImagePart]) -> str | list[shapes.TextOut | shapes.ImageOut]:
     """One string if there is only text. Neighbouring texts are one text, so a part more or less changes no bytes."""
     out: list[shapes.TextOut | shapes.ImageOut] = []
     texts: list[str] = []
     for part in parts:
         if isinstance(part, TextPart):
             texts.append(part.text)
-        elif isinstance(part, ImagePart):
+        else:
             _flush(texts, out)
             out.append(shapes.ImageOut(shapes.ImageUrl(part.url, part.detail)))
     if not out:

@@ -191,8 +191,6 @@ class MessagesStream:
 
     def _finish(self, done: Done) -> None:
         self.over = True
-        if self._blocks.empty:
-            self._blocks.add("text", "")
         self._blocks.finish(cut_off=done.finish == "length")
         reason, matched = stop_of(done, self._head, refused=self._blocks.refused)
         # Counted deltas stand in for tokens where the engine does not count: a zero would look like no answer.
@@ -254,8 +252,6 @@ def whole_message(events: Sequence[Event], head: Head, ids: Ids) -> bytes:
         feed(blocks, event)
     done = events[-1]
     assert isinstance(done, Done)
-    if blocks.empty:
-        blocks.add("text", "")
     blocks.finish(cut_off=done.finish == "length")
     reason, matched = stop_of(done, head, refused=blocks.refused)
     usage = usage_out(done.usage or Usage(head.prompt_tokens))

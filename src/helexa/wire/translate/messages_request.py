@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, assert_never
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -201,17 +201,13 @@ def _belongs(role: Role, wanted: Role, at: str) -> None:
 def _assistant_block(
     block: shapes.ToolUse | shapes.Thinking | shapes.RedactedThinking, at: str, reading: _Reading
 ) -> Sequence[Part]:
-    match block:
-        case shapes.ToolUse():
-            reading.loaded.add(block.name)
-            raw = intake.an_object(block.input, f"{at}.input")
-            return (ToolCall(block.id, block.name, msgspec.json.format(bytes(raw), indent=-1).decode(), at),)
-        case shapes.Thinking():
-            return (ThoughtPart(block.thinking),) if block.thinking else ()
-        case shapes.RedactedThinking():
-            return ()  # only Anthropic can read it
-        case _:
-            assert_never(block)
+    if isinstance(block, shapes.ToolUse):
+        reading.loaded.add(block.name)
+        raw = intake.an_object(block.input, f"{at}.input")
+        return (ToolCall(block.id, block.name, msgspec.json.format(bytes(raw), indent=-1).decode(), at),)
+    if isinstance(block, shapes.Thinking) and block.thinking:
+        return (ThoughtPart(block.thinking),)
+    return ()  # nothing thought, or redacted: only Anthropic can read that
 
 
 def _result(block: shapes.ToolResult, at: str, reading: _Reading) -> ToolResult:
@@ -243,11 +239,9 @@ def _user_block(block: shapes.ResultBlock, at: str, reading: _Reading) -> Sequen
         case shapes.SearchResult():
             head = [TextPart(text) for text in (block.title, block.source) if text]
             return [*head, *(TextPart(text.text) for text in block.content)]
-        case shapes.ToolReference():
+        case _:
             reading.loaded.add(block.tool_name)
             return (TextPart(f"The tool {block.tool_name} is available now."),)
-        case _:
-            assert_never(block)
 
 
 def _image(source: shapes.Source, at: str, can: Capabilities) -> ImagePart:

@@ -179,8 +179,6 @@ class ResponsesStream:
         self._event(name, b'"response":%b' % self._response(status, echo=echo))
 
     def _finish(self, done: Done) -> None:
-        if self._blocks.empty:
-            self._blocks.add("text", "")
         cut_off = done.finish in ("length", "content_filter")
         self._blocks.finish(cut_off=cut_off)
         self.over = True

@@ -1,0 +1,40 @@
+"""The manifest and the tests agree, both ways."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MANIFEST = tomllib.loads((HERE / "requirements.toml").read_text())["requirement"]
+# These prove other promises than those of the dialects' contract.
+ELSEWHERE = {"test_requirements.py", "test_control.py"}
+
+
+def _tests() -> set[str]:
+    found: set[str] = set()
+    for path in sorted(HERE.glob("test_*.py")):
+        if path.name in ELSEWHERE:
+            continue
+        names = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+        found |= {f"{path.stem[5:]}.{name[5:]}" for name in names if name.startswith("test_")}
+    return found
+
+
+def test_every_requirement_names_tests_that_exist() -> None:
+    known = _tests()
+    for requirement in MANIFEST:
+        assert requirement["text"].endswith(".")
+        assert requirement["tests"], requirement["id"]
+        assert set(requirement["tests"]) <= known, requirement["id"]
+
+
+def test_every_test_of_a_translation_holds_a_requirement() -> None:
+    claimed = {name for requirement in MANIFEST for name in requirement["tests"]}
+    assert _tests() - claimed == set()
+
+
+def test_ids_of_requirements_are_unique() -> None:
+    ids = [requirement["id"] for requirement in MANIFEST]
+    assert len(ids) == len(set(ids))
