@@ -11,14 +11,11 @@ from helexa.base.units import human_seconds
 
 STAGES = {
     "queued": "install",
-    "plan": "install",
-    "install": "install",
-    "fetch": "install",
+    "preflight": "install",
     "download": "install",
-    "verify": "install",
+    "extract": "install",
     "load": "load",
-    "warmup": "warm-up",
-    "warm-up": "warm-up",
+    "ready": "warm-up",
 }
 ORDER = ("install", "load", "warm-up")
 
@@ -68,7 +65,7 @@ class Bars:
             return
         for task in self._tasks.values():
             self._progress.start_task(task)
-            self._progress.update(task, completed=1.0, note="")
+            self._progress.update(task, total=1.0, completed=1.0, note="")
 
     def _say(self, stage: str, progress: float | None) -> None:
         if self._progress is None:
@@ -78,7 +75,10 @@ class Bars:
             return
         for earlier in ORDER[: ORDER.index(stage)]:
             self._progress.start_task(self._tasks[earlier])
-            self._progress.update(self._tasks[earlier], completed=1.0, note="")
+            self._progress.update(self._tasks[earlier], total=1.0, completed=1.0, note="")
         self._progress.start_task(self._tasks[stage])
         note = f"{progress:.0%}" if progress is not None else ""
-        self._progress.update(self._tasks[stage], completed=progress or 0.0, note=note)
+        # An unknown total makes the bar pulse: it is at work, and nobody claims to know how far it is.
+        self._progress.update(
+            self._tasks[stage], total=None if progress is None else 1.0, completed=progress or 0.0, note=note
+        )

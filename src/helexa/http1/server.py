@@ -281,8 +281,6 @@ class _Connection(asyncio.Protocol):
     def _take_head(self) -> bool:
         """Whether a head is complete; it is cut off the input and becomes the request being read."""
         data = self._input
-        if data.startswith(b"\r\n"):  # some clients end a body with an extra line (RFC 9112, 2.2)
-            self._input = data = data[2:]
         end = data.find(b"\r\n\r\n") + 4
         limits = self._server.limits
         if end < 4:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from helexa.gateway.fleet.catalogue import Verdict as Judged
-from helexa.gateway.fleet.model import Fleet, Node, Place
+from helexa.gateway.fleet.model import Fleet, Node, Place, Status
 from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload, Verdict
 from helexa.gateway.plan.place import candidates
 
@@ -32,7 +32,7 @@ def health(fleet: Fleet) -> dict[str, Any]:
         {"node": place.node, "model": place.model, "reason": str(place.status), "detail": place.reason}
         for there in fleet.places.values()
         for place in there.values()
-        if not place.servable or place.status == "poisoned"
+        if place.status is Status.POISONED or (place.status is Status.LOADED and not place.servable)
     ]
     status = "degraded" if not healthy else "impaired" if unservable else "ok"
     shown: dict[str, Any] = {"status": status, "nodes": {"healthy": healthy, "total": len(fleet.nodes)}}

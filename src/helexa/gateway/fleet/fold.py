@@ -172,8 +172,8 @@ def _moved(entries: list[Entry], old: Entry | None, new: Entry | None) -> list[E
 def worth(fleet: Fleet, model: str) -> tuple[float, float, str]:
     """The eviction strategy's order of models, the least worth keeping first.
 
-    Kept in the habit. It changes only when the model is asked for or timed, never by itself, so it can stand in a sorted index: all rates
-    decay alike, so the order of two rates is the order of ln(rate) + at / window, whatever the time is now.
+    Kept in the habit. It changes only when the model is asked for or timed, never by itself, so it can stand in a sorted
+    index: all rates decay alike, so the order of two rates is the order of ln(rate) + at / window at any time.
     """
     habit = fleet.habits.get(model)
     if habit is not None and habit.worth is not None:
@@ -198,7 +198,7 @@ def restore_s(fleet: Fleet, model: str) -> float:
     return 0.1 + GUESSED_LOAD_S_PER_GIB * mib / 1024
 
 
-def _with_habit(fleet: Fleet, model: str, habit: Habit) -> Fleet:
+def with_habit(fleet: Fleet, model: str, habit: Habit) -> Fleet:
     """A changed habit, and the model's new rank among those that are somewhere."""
     before = worth(fleet, model)
     habits = {**fleet.habits, model: habit}
@@ -221,7 +221,7 @@ def _arrived(fleet: Fleet, event: ev.Arrived, now: float) -> Fleet:
     )
     asks = {**fleet.asks, event.model: {**fleet.asks.get(event.model, {}), event.ask: ask}}
     habit = touched(fleet.habits.get(event.model, Habit(at=now)), now)
-    return _with_habit(replace(fleet, asks=asks), event.model, habit)
+    return with_habit(replace(fleet, asks=asks), event.model, habit)
 
 
 def touched(habit: Habit, now: float) -> Habit:
@@ -416,7 +416,7 @@ def _loaded(fleet: Fleet, event: ev.Loaded, now: float) -> Fleet:
     habit = fleet.habits.get(event.model, Habit(at=now))
     measured = event.took_s if habit.load_s is None else 0.5 * habit.load_s + 0.5 * event.took_s
     fleet = replace(
-        _with_habit(fleet, event.model, replace(habit, load_s=measured, worth=None)),
+        with_habit(fleet, event.model, replace(habit, load_s=measured, worth=None)),
         wanted=_without(fleet.wanted, event.model),
         failures={**fleet.failures, event.model: _without(fleet.failures.get(event.model, {}), event.node)},
         clearing={node: model for node, model in fleet.clearing.items() if model != event.model},

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from helexa.gateway.fleet.fold import DEFAULT_RANK, rate_now, restore_s, worth
 from helexa.gateway.fleet.model import Fleet, Place, Status
 
+_AT_REST = (Status.LOADED, Status.POISONED)
+
 
 def rank(fleet: Fleet, model: str) -> int:
     """residency_priority; a model that no profile lists ranks 100."""
@@ -18,13 +20,8 @@ def rank(fleet: Fleet, model: str) -> int:
     return profile.residency_priority if profile else DEFAULT_RANK
 
 
-def may_displace(fleet: Fleet, incoming: str, resident: Place) -> bool:
-    """By rights, whatever it is doing at the moment."""
-    return not resident.pinned and rank(fleet, resident.model) <= rank(fleet, incoming)
-
-
 def loss(fleet: Fleet, victims: Sequence[Place], now: float) -> tuple[float, ...]:
-    """What losing all of them costs, to weigh one node's victims against another's: fresh ones first, lower is better."""
+    """What losing all of them costs, to weigh one node's victims against another's; fresh ones count first."""
     if not victims:
         return ()
     fresh = sum(_fresh(fleet, place, now) for place in victims)
@@ -34,7 +31,7 @@ def loss(fleet: Fleet, victims: Sequence[Place], now: float) -> tuple[float, ...
 
 
 def rate(fleet: Fleet, model: str, now: float) -> float:
-    """Requests per second to be expected; never quite zero, so that among unused models the restore time still counts."""
+    """Requests per second to be expected; never quite zero, so that of unused models the restore time still counts."""
     habit = fleet.habits.get(model)
     return (rate_now(habit, now) if habit else 0.0) + 1e-6
 
@@ -60,7 +57,8 @@ def choose_victims(
     def order(place: Place) -> tuple[bool, bool, bool, tuple[float, float, str]]:
         return place.in_flight > 0, _fresh(fleet, place, now), place.foreign > 0, worth(fleet, place.model)
 
-    open_to = [place for place in fleet.on_node(node) if may_go(fleet, incoming, place, now, busy_too=busy_too)]
+    mine = rank(fleet, incoming)
+    open_to = [place for place in fleet.on_node(node) if _may_go(fleet, incoming, mine, place, now, busy_too=busy_too)]
     open_to.sort(key=order)
     room = {device: free + going.get(device, 0) for device, free in rooms.items()}
     taken: list[Place] = []
@@ -76,10 +74,10 @@ def choose_victims(
     return None
 
 
-def may_go(fleet: Fleet, incoming: str, place: Place, now: float, *, busy_too: bool) -> bool:
-    if place.model == incoming or not may_displace(fleet, incoming, place):
+def _may_go(fleet: Fleet, incoming: str, mine: int, place: Place, now: float, *, busy_too: bool) -> bool:
+    if place.pinned or place.model == incoming or rank(fleet, place.model) > mine:
         return False
-    if place.status not in (Status.LOADED, Status.POISONED):
+    if place.status not in _AT_REST:
         return busy_too and place.status is not Status.UNLOADING
     return busy_too or (place.in_flight == 0 and now >= place.kept_until)
 
@@ -116,15 +114,14 @@ def nodes_by_loss(
         if rank(fleet, model) > mine:
             continue
         for place in fleet.places[model].values():
-            if place.in_flight or rooms.get(place.node, _UNASKED) is None:
-                continue
             if place.status is Status.UNLOADING:
                 give_up(place)
-            elif may_go(fleet, incoming, place, now, busy_too=False):
-                if place.since > settled_by:
-                    later.append(place)
-                else:
-                    give_up(place)
+            elif place.in_flight or place.pinned or now < place.kept_until or place.status not in _AT_REST:
+                continue
+            elif place.since > settled_by:
+                later.append(place)
+            else:
+                give_up(place)
     for place in later:
         if found:
             break
@@ -149,9 +146,6 @@ class Room:
                 free[device] = before + held
                 self._lacking -= before + held >= needed
         return self._lacking <= 0
-
-
-_UNASKED = Room({}, 0, 0)
 
 
 def _enough(room: dict[int, int], per_device_mb: int, devices: int) -> tuple[int, ...] | None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from helexa.base.units import human_mib
 from helexa.gateway.config import Profile
 from helexa.gateway.fleet.model import Fleet, Node, Place, Status
-from helexa.gateway.plan.evict import Room, choose_victims, loss, may_displace, nodes_by_loss
+from helexa.gateway.plan.evict import Room, choose_victims, loss, nodes_by_loss, rank
 from helexa.gateway.plan.instructions import Appraisal, Verdict
 
 Claims = dict[str, dict[int, int]]
@@ -151,8 +151,9 @@ def _never_room(fleet: Fleet, model: str, node: Node) -> Appraisal | None:
     if not node.seen or not node.devices or not per_device:
         return None
     fixed: dict[int, int] = {}
+    mine = rank(fleet, model)
     for place in fleet.on_node(node.name):
-        if place.model != model and not may_displace(fleet, model, place):
+        if place.model != model and (place.pinned or rank(fleet, place.model) > mine):
             for device, held in place.shares.items():
                 fixed[device] = fixed.get(device, 0) + held
     rooms = {d.index: d.total_mb - d.foreign_mb - fixed.get(d.index, 0) for d in node.devices}

@@ -257,7 +257,7 @@ class _Turn:
             after = self.fleet.profiles[model].idle_unload_s
             if not there or after is None or model in self.fleet.asks:
                 continue
-            for place in list(there.values()):
+            for place in [place for place in there.values() if self.now - place.last_used >= after]:
                 idle = place.status is Status.LOADED and place.in_flight == 0 and not place.pinned
-                if idle and self.now - place.last_used >= after and self.now >= place.kept_until:
+                if idle and self.now >= place.kept_until:
                     self._unload(model, place.node, "idle")
