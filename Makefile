@@ -1,5 +1,5 @@
 # The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
-.PHONY: up setup check fix test test-slow test-all bench-gateway lock clean
+.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-plan lock clean
 PYTHON ?= python3
 ARGS ?=
 
@@ -24,6 +24,12 @@ test-slow: setup  ## the slower suites: long property runs, soak
 
 bench-gateway: setup  ## what a request and a streamed event cost, beside nginx and vllm-router
 	@sh scripts/bench-gateway $(ARGS)
+
+bench-stream: setup  ## what gateway and neuron cost a stream, beside the engine in-process
+	@.venv/bin/python bench/stream.py $(ARGS)
+
+bench-plan: setup  ## time per decision of the planner at 10, 100 and 1,000 nodes
+	@.venv/bin/python bench/plan.py $(ARGS)
 
 lock: setup    ## renew the exact versions
 	@sh scripts/lock

@@ -92,6 +92,19 @@ async def test_what_does_not_fit_beside_another_evicts_it_and_the_other_comes_ba
     assert 'reason="evicted"' in metrics
 
 
+async def test_a_decision_can_be_explained_afterwards(pair: Fleet) -> None:
+    for model in ("a", "b"):
+        await pair.http.post("/v1/chat/completions", json=ask(model))
+    answer = await pair.http.post("/v1/chat/completions", json=ask("c"))
+    found = (await pair.http.get(f"/cortex/v1/decisions/{answer.headers['x-cortex-decision']}")).json()
+    assert found["model"] == "c"
+    assert (found["outcome"], found["node"]) == ("seated", answer.headers["x-cortex-node"])
+    said = [action["what"] for action in found["actions"]]
+    assert any(what.startswith("evict ") for what in said)
+    assert said[-1] == f"load on {found['node']}"
+    assert {candidate["node"] for candidate in found["candidates"]} == {"n1", "n2"}
+
+
 async def test_a_model_that_can_never_fit_is_refused_with_arithmetic_and_evicts_nothing(pair: Fleet) -> None:
     await pair.http.post("/v1/chat/completions", json=ask("a"))
     answer = await pair.http.post("/v1/chat/completions", json=ask("giant"))

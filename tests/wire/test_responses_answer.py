@@ -158,7 +158,7 @@ def test_usage_is_complete_at_the_end_and_known_to_the_meter() -> None:
     said = responses_grammar(exchange.feed(chunk({"content": "a"}) + STOP))
     assert said.final["usage"] == {
         "input_tokens": 7,
-        "input_tokens_details": {"cached_tokens": 3},
+        "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 0},
         "output_tokens": 5,
         "output_tokens_details": {"reasoning_tokens": 2},
         "total_tokens": 12,

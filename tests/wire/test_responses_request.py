@@ -209,6 +209,12 @@ def test_an_unknown_previous_response_is_refused_with_its_code() -> None:
     assert caught.value.param == "previous_response_id"
 
 
+def test_an_item_that_was_stored_broken_is_refused_by_where_it_came_from() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        responses({"previous_response_id": "r"}, lookup=lambda _: [b"{nope"])
+    assert caught.value.param == "previous_response_id"
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("conversation", "c"), ("prompt", {"id": "p"}), ("background", True), ("input", None)]
 )

@@ -27,7 +27,17 @@ _ALPHABET = [
     b"\xef\xbb\xbf",
     b"\xc3",
 ]
-STREAMS = st.one_of(st.binary(max_size=60), st.lists(st.sampled_from(_ALPHABET), max_size=40).map(b"".join))
+_LINES = st.sampled_from(
+    [b"data: x", b"data:y", b"data", b"data:", b"event: e", b"event", b": c", b"id: 1", b"", b"\xc3"]
+)
+_ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
+_BOM = st.sampled_from([b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf\xef\xbb\xbf"])
+# Lines as engines write them, the same with a bad piece anywhere, and noise.
+STREAMS = st.one_of(
+    st.tuples(_BOM, st.lists(st.tuples(_LINES, _ENDS).map(b"".join), max_size=12).map(b"".join)).map(b"".join),
+    st.lists(st.sampled_from(_ALPHABET), max_size=40).map(b"".join),
+    st.binary(max_size=60),
+)
 
 
 def _reference(stream: bytes) -> list[Frame]:
@@ -99,3 +109,7 @@ def test_a_long_line_in_small_chunks_takes_linear_time() -> None:
         decoder.feed(b"0123456789")
     assert len(decoder.feed(b"\ndata:\n\n")) == 1
     assert time.process_time() - started < 5
+
+
+def test_a_byte_order_mark_is_skipped_at_the_start_only() -> None:
+    assert _fed([b"\xef\xbb", b"\xbfdata: a\n\n", b"\xef\xbb\xbfdata: b\n\n"]) == [Frame(b"", b"a")]

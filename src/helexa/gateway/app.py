@@ -22,6 +22,7 @@ from helexa.base.tasks import Crew
 from helexa.gateway import config as cfg
 from helexa.gateway.act.counter import Counter
 from helexa.gateway.act.dispatcher import Dispatcher, RefusedSeat
+from helexa.gateway.act.journal import Journal, told
 from helexa.gateway.act.loader import Loader
 from helexa.gateway.act.neuron_client import NeuronClient
 from helexa.gateway.act.poller import NodeWatch
@@ -74,7 +75,8 @@ class Cortex:
         self._feeds: set[asyncio.Queue[bytes]] = set()
         self.access = AccessLog(config.log.style)
         self.dispatcher.hands = Loader(self.dispatcher, self._clients, self.crew, self._poll_soon)
-        self.dispatcher.watchers += [self._count, self._publish]
+        self.journal = Journal(self._clock)
+        self.dispatcher.watchers += [self.journal.watch, self._count, self._publish]
         self.server = self._make_server()
         self.metrics_server = Server(self._serve_metrics)
 
@@ -121,6 +123,10 @@ class Cortex:
 
     def _judge(self, model: str) -> list[Any]:
         return render.judge(self.fleet, model, self.now())
+
+    def decision(self, decision: str) -> dict[str, Any] | None:
+        found = self.journal.find(decision)
+        return None if found is None else told(found)
 
     async def reload(self) -> dict[str, Any]:
         """Read the files again and touch only what changed. A bad file changes nothing: raises ConfigError."""

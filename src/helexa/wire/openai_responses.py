@@ -193,6 +193,7 @@ PartOut: TypeAlias = OutputText | RefusalOut | SummaryText | ReasoningTextOut
 
 class InputDetails(msgspec.Struct, frozen=True):
     cached_tokens: int
+    cache_write_tokens: int = 0  # required by the openai SDK from 3.x on
 
 
 class OutputDetails(msgspec.Struct, frozen=True):

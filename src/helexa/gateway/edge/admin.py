@@ -34,6 +34,7 @@ class Desk(Protocol):
     def tell(self, event: ev.Event) -> None: ...
     def resolve(self, name: str) -> str: ...
     def catalogue(self) -> list[dict[str, Any]]: ...
+    def decision(self, decision: str) -> dict[str, Any] | None: ...
     async def reload(self) -> dict[str, Any]: ...
     def feed(self) -> AsyncIterator[bytes]: ...
 
@@ -72,6 +73,7 @@ def build(desk: Desk) -> Starlette:
         Route("/cortex/v1/nodes", there.nodes),
         Route("/cortex/v1/models", there.models),
         Route("/cortex/v1/events", there.events),
+        Route("/cortex/v1/decisions/{decision}", there.decision),
         Route("/cortex/v1/load", there.load, methods=["POST"]),
         Route("/cortex/v1/unload", there.unload, methods=["POST"]),
         Route("/cortex/v1/pin", there.pin, methods=["POST"]),
@@ -117,6 +119,14 @@ class _Admin:
 
     async def models(self, request: Request) -> Response:
         return json({"models": self._desk.catalogue()})
+
+    async def decision(self, request: Request) -> Response:
+        """Why one request was served, made to wait or refused."""
+        name = request.path_params["decision"]
+        found = self._desk.decision(name)
+        if found is None:
+            raise NotFound(f"there is no decision `{name}` here; the last few thousand are kept")
+        return json(found)
 
     async def events(self, request: Request) -> Response:
         return StreamingResponse(self._desk.feed(), media_type="text/event-stream")

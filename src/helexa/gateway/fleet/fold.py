@@ -27,7 +27,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 Entry = TypeVar("Entry", tuple[int, str], tuple[float, float, str])
 
-RATE_WINDOW_S = 600.0
+RATE_WINDOW_S = 1800.0
 """Time constant of a model's request rate: what happened this long ago counts 1/e."""
 BREAKER_TRIPS = 3
 BREAKER_MAX_S = 30.0
@@ -38,6 +38,8 @@ KEEP_AFTER_REFUSAL_S = 1.0
 GUESSED_LOAD_S_PER_GIB = 2.0
 """Restoring a model that was never timed: seconds for each GiB it holds."""
 GUESSED_MIB = 4096
+SWAP_S = 20.0
+"""What a swap costs beside the load itself, in seconds: queues, cold caches, the chance that it fails."""
 DEFAULT_RANK = 100
 
 _STATUSES = {str(status): status for status in Status}
@@ -186,16 +188,25 @@ def worth(fleet: Fleet, model: str) -> tuple[float, float, str]:
         return float(profile.residency_priority if profile else DEFAULT_RANK), last, model
     if habit is None or habit.rate <= 0:
         return -math.inf, restore_s(fleet, model), model
-    return math.log(restore_s(fleet, model) * habit.rate) + habit.at / RATE_WINDOW_S, 0.0, model
+    lost_per_mib = restore_s(fleet, model) * habit.rate / max(1, _mib(fleet, model))
+    return math.log(lost_per_mib) + habit.at / RATE_WINDOW_S, 0.0, model
+
+
+def _mib(fleet: Fleet, model: str) -> int:
+    """What it holds where it is, else what its profile says."""
+    for place in fleet.places.get(model, {}).values():
+        return sum(place.shares.values())
+    profile = fleet.profiles.get(model)
+    return profile.vram_mb if profile and profile.vram_mb is not None else GUESSED_MIB
 
 
 def restore_s(fleet: Fleet, model: str) -> float:
-    """Seconds to bring the model back: measured, or guessed from its size."""
+    """Seconds to bring the model back, measured or guessed from its size, and what else a swap costs."""
     habit, profile = fleet.habits.get(model), fleet.profiles.get(model)
     if habit is not None and habit.load_s is not None:
-        return habit.load_s + 0.1
+        return SWAP_S + habit.load_s
     mib = profile.vram_mb if profile and profile.vram_mb is not None else GUESSED_MIB
-    return 0.1 + GUESSED_LOAD_S_PER_GIB * mib / 1024
+    return SWAP_S + GUESSED_LOAD_S_PER_GIB * mib / 1024
 
 
 def with_habit(fleet: Fleet, model: str, habit: Habit) -> Fleet:

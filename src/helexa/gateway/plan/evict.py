@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from helexa.gateway.fleet.fold import DEFAULT_RANK, rate_now, restore_s, worth
 from helexa.gateway.fleet.model import Fleet, Place, Status
 
+WIDE = 8
 _AT_REST = (Status.LOADED, Status.POISONED)
 
 
@@ -89,7 +90,7 @@ def _fresh(fleet: Fleet, place: Place, now: float) -> bool:
 def nodes_by_loss(
     fleet: Fleet, incoming: str, now: float, room_on: Callable[[str], Room | None], most: int
 ) -> list[str]:
-    """Up to `most` nodes on which idle models can make the room, those that lose the least first.
+    """Of the first `WIDE` nodes on which idle models can make the room, the `most` that lose the least.
 
     Models are taken out in thought, the least worth keeping first and wherever they are, until some node has the room:
     the index is read only so far. Models inside their minimum residency are thought of only when all others do not do.
@@ -97,20 +98,20 @@ def nodes_by_loss(
     """
     mine = rank(fleet, incoming)
     rooms: dict[str, Room | None] = {}
-    found: list[str] = []
+    found: list[tuple[tuple[float, ...], str]] = []
     later: list[Place] = []
     settled_by = now - fleet.eviction.min_residency_s
 
     def give_up(place: Place) -> None:
         node = place.node
         room = rooms[node] if node in rooms else rooms.setdefault(node, room_on(node))
-        if room is not None and room.enough_with(place.shares):
+        if room is not None and room.enough_without(place):
             rooms[node] = None
-            found.append(node)
+            found.append((loss(fleet, room.gone, now), node))
 
     for *_, model in fleet.ranking:
-        if len(found) >= most:
-            return found
+        if len(found) >= WIDE:
+            break
         if rank(fleet, model) > mine:
             continue
         for place in fleet.places[model].values():
@@ -126,21 +127,23 @@ def nodes_by_loss(
         if found:
             break
         give_up(place)
-    return found
+    return [node for _, node in sorted(found)[:most]]
 
 
 class Room:
     """A node's memory as models leave it in thought: the `lacking` devices do not have the room yet."""
 
-    __slots__ = ("_free", "_lacking", "_needed")
+    __slots__ = ("_free", "_lacking", "_needed", "gone")
 
     def __init__(self, free: dict[int, int], needed_mb: int, devices: int) -> None:
         self._free, self._needed = dict(free), needed_mb
+        self.gone: list[Place] = []
         self._lacking = devices - sum(room >= needed_mb for room in free.values())
 
-    def enough_with(self, shares: dict[int, int]) -> bool:
+    def enough_without(self, place: Place) -> bool:
         free, needed = self._free, self._needed
-        for device, held in shares.items():
+        self.gone.append(place)
+        for device, held in place.shares.items():
             before = free.get(device, needed)
             if before < needed:
                 free[device] = before + held

@@ -20,7 +20,7 @@ Claims = dict[str, dict[int, int]]
 """node -> device -> MiB spoken for by waiters that are older."""
 
 RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
-SHORT = 3
+SHORT = 2
 """How many nodes of each kind are weighed before a decision."""
 _WARMTH = {"memory": 0, "disk": 1, "cold": 2}
 

@@ -116,7 +116,9 @@ class Keeper:
         leaving = self._crew.start(self._leave(entry, force, drain_s), name=f"unload {entry.model_id}")
         await asyncio.wait((leaving,))
         if not entry.gone.is_set():
-            why = "is being brought back" if isinstance(entry.state, life.Recovering) else "still had requests in flight"
+            why = (
+                "is being brought back" if isinstance(entry.state, life.Recovering) else "still had requests in flight"
+            )
             raise Conflict(reason=f"`{entry.model_id}` {why} after {drain_s or 0:g} s")
         return freed_mb
 

@@ -207,14 +207,18 @@ class Simulation:
 
     def _answer_poll(self, node: str, *, empty: bool = False) -> None:
         devices = [control.Device(index=i, vram_total_mb=mib) for i, mib in enumerate(self.trace.memory[node])]
-        models = () if empty else tuple(
-            control.Model(
-                id=place.model,
-                status=str(place.status),
-                vram_used_mb=sum(place.shares.values()),
-                devices=list(place.shares),
+        models = (
+            ()
+            if empty
+            else tuple(
+                control.Model(
+                    id=place.model,
+                    status=str(place.status),
+                    vram_used_mb=sum(place.shares.values()),
+                    devices=list(place.shares),
+                )
+                for place in self.fleet.on_node(node)
             )
-            for place in self.fleet.on_node(node)
         )
         health = control.Health(boot_id=str(self._boots[node]))
         found = control.Discovery(hostname=node, devices=devices)

@@ -9,7 +9,20 @@ from helexa.testing.sim.play import Simulation, Strategy, Tally
 from helexa.testing.sim.scenario import Scenario, draw
 
 STRATEGIES: tuple[Strategy, ...] = ("lru", "priority", "cost", "belady")
-_HEAD = ("strategy", "asked", "served", "refused", "gave up", "broken", "cold", "loads/h", "swaps/h", "of belady", "wait p50", "p99")
+_HEAD = (
+    "strategy",
+    "asked",
+    "served",
+    "refused",
+    "gave up",
+    "broken",
+    "cold",
+    "loads/h",
+    "swaps/h",
+    "of belady",
+    "wait p50",
+    "p99",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

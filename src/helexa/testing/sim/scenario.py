@@ -61,6 +61,8 @@ class Trace:
     sizes: dict[str, int]
     requests: tuple[Request, ...]
     deaths: tuple[Death, ...]
+    popularity: tuple[tuple[float, dict[str, float]], ...]
+    """From when on each model was asked for how often, in requests per second: what no gateway ever knows."""
 
 
 def draw(scenario: Scenario) -> Trace:
@@ -70,11 +72,13 @@ def draw(scenario: Scenario) -> Trace:
     largest = max(max(devices) for devices in memory.values())
     kinds = [mib for mib in scenario.model_mib if mib <= largest]
     sizes = {f"model-{i:04}": int(dice.choice(kinds) * dice.uniform(0.8, 1.0)) for i in range(scenario.models)}
+    requests, popularity = _requests(scenario, list(sizes), dice)
     return Trace(
         memory=memory,
         sizes=sizes,
-        requests=tuple(_requests(scenario, list(sizes), dice)),
+        requests=tuple(requests),
         deaths=tuple(_deaths(scenario, list(memory), dice)),
+        popularity=tuple(popularity),
     )
 
 
@@ -82,19 +86,25 @@ def _machine(scenario: Scenario, dice: random.Random) -> tuple[int, ...]:
     return (dice.choice(scenario.memory_mib),) * dice.choice(scenario.devices)
 
 
-def _requests(scenario: Scenario, models: list[str], dice: random.Random) -> list[Request]:
+Popularity = list[tuple[float, dict[str, float]]]
+
+
+def _requests(scenario: Scenario, models: list[str], dice: random.Random) -> tuple[list[Request], Popularity]:
     """Poisson arrivals over models of Zipf popularity, which drifts."""
-    steps = list(accumulate((rank + 1) ** -scenario.zipf for rank in range(len(models))))
+    weights = [(rank + 1) ** -scenario.zipf for rank in range(len(models))]
+    steps = list(accumulate(weights))
+    rates = [weight / steps[-1] * scenario.requests_per_s for weight in weights]
     dice.shuffle(models)
     requests: list[Request] = []
-    now, drifts = 0.0, scenario.drift_every_s
+    popularity: Popularity = [(0.0, dict(zip(models, rates, strict=True)))]
+    now = 0.0
     while (now := now + dice.expovariate(scenario.requests_per_s)) < scenario.lasts_s:
-        if now > drifts:
+        if now > popularity[-1][0] + scenario.drift_every_s:
             _drift(models, scenario.drift_share, dice)
-            drifts += scenario.drift_every_s
+            popularity.append((now, dict(zip(models, rates, strict=True))))
         model = models[bisect_right(steps, dice.random() * steps[-1])]
         requests.append(Request(at=now, model=model, serves_s=dice.expovariate(1 / scenario.serves_s)))
-    return requests
+    return requests, popularity
 
 
 def _drift(models: list[str], share: float, dice: random.Random) -> None:

@@ -1,0 +1,109 @@
+"""What was decided, and why: the last few thousand requests, to be asked for by their `x-cortex-decision`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from helexa.base.clock import Clock
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload
+
+KEPT = 4096
+
+
+class Entry:
+    """One request's way to its seat. Times are seconds since it arrived."""
+
+    __slots__ = ("actions", "appraisals", "began", "decision", "model", "node", "outcome", "waited_s", "wall")
+
+    def __init__(self, decision: str, model: str, began: float, wall: float) -> None:
+        self.decision = decision
+        self.model = model
+        self.began = began
+        self.wall = wall
+        self.outcome = "waiting"
+        self.node: str | None = None
+        self.waited_s: float | None = None
+        self.actions: list[tuple[float, str]] = []
+        self.appraisals: tuple[Appraisal, ...] = ()
+
+
+class Journal:
+    """Watches the dispatcher. A request that is seated at once costs one entry and no more."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._open: dict[int, Entry] = {}
+
+    def watch(self, event: ev.Event, out: list[Instruction]) -> None:
+        now = self._clock.now()
+        if isinstance(event, ev.Arrived):
+            self._begin(event, now)
+        elif isinstance(event, ev.Left):
+            self._end(event.ask, now, "left", None)
+        for one in out:
+            self._note(one, now)
+
+    def find(self, decision: str) -> Entry | None:
+        return self._entries.get(decision)
+
+    def _begin(self, event: ev.Arrived, now: float) -> None:
+        entry = self._entries.get(event.decision)  # a retry goes on with its first entry
+        if entry is None:
+            entry = self._entries[event.decision] = Entry(event.decision, event.model, now, self._clock.wall())
+            if len(self._entries) > KEPT:
+                self._entries.popitem(last=False)
+        elif event.avoid:
+            entry.actions.append((now - entry.began, f"tried again, not on {', '.join(sorted(event.avoid))}"))
+        self._open[event.ask] = entry
+
+    def _note(self, one: Instruction, now: float) -> None:
+        if isinstance(one, Seat):
+            self._end(one.ask, now, "seated", one.node)
+        elif isinstance(one, Refuse):
+            entry = self._end(one.ask, now, f"refused: {one.message}", None)
+            if entry is not None:
+                entry.appraisals = one.appraisals
+        elif isinstance(one, Load):
+            for entry in self._waiting(one.model):
+                entry.actions.append((now - entry.began, f"load on {one.node}"))
+                entry.appraisals = one.appraisals
+        elif isinstance(one, Unload) and one.made_for is not None:
+            for entry in self._waiting(one.made_for):
+                entry.actions.append((now - entry.began, f"evict {one.model} from {one.node}"))
+
+    def _waiting(self, model: str) -> list[Entry]:
+        return [entry for entry in self._open.values() if entry.model == model]
+
+    def _end(self, ask: int, now: float, outcome: str, node: str | None) -> Entry | None:
+        entry = self._open.pop(ask, None)
+        if entry is not None:
+            entry.outcome, entry.node, entry.waited_s = outcome, node, now - entry.began
+        return entry
+
+
+def told(entry: Entry) -> dict[str, Any]:
+    """An entry as the operator API shows it."""
+    return {
+        "decision": entry.decision,
+        "model": entry.model,
+        "at": entry.wall,
+        "outcome": entry.outcome,
+        "node": entry.node,
+        "waited_s": None if entry.waited_s is None else round(entry.waited_s, 4),
+        "actions": [{"after_s": round(after, 3), "what": what} for after, what in entry.actions],
+        "candidates": [
+            {
+                "node": found.node,
+                "verdict": str(found.verdict),
+                "detail": found.detail,
+                "needed_mb": found.needed_mb,
+                "free_mb": list(found.free_mb),
+                "evicts": list(found.victims),
+                "waits_for": list(found.waits_for),
+            }
+            for found in entry.appraisals
+        ],
+    }
