@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 from helexa.http1.server import Server
-from tests.http1.wires import PATIENCE_S, Wire, eventually, within
+from tests.http1.wires import PATIENCE_S, Wire, eventually, reset, within
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -264,6 +264,44 @@ async def test_a_client_that_leaves_cancels_its_handler_at_once(serve, leave, fi
     assert loop.time() - left_at < 1.0  # the bar is 50 ms; this is a busy machine's share of it
     await within(eventually(lambda: served.server.in_flight == 0))
     wire.hang_up()
+
+
+@pytest.mark.parametrize("way", ["send", "stream"])
+async def test_an_answer_to_a_client_that_has_just_gone_is_nothing(serve, caplog, way):
+    """The reset is in the kernel, the loop has not seen it: the first write fails, and none of them raises."""
+    done = asyncio.Event()
+
+    async def handle(request, reply) -> None:
+        reset(sock)
+        if way == "send":
+            reply.send(200, [], b"x" * 100_000)
+        else:
+            reply.start(200, [])
+            for _ in range(5):
+                reply.write(b"x" * 1000)
+            reply.finish()
+        await reply.drain()
+        done.set()
+
+    served = await serve(handle)
+    sock = socket.create_connection(("127.0.0.1", served.port))
+    sock.sendall(GET * 3)
+    await within(done.wait())
+    await within(eventually(lambda: not served.server._connections))
+    assert caplog.text == ""
+
+
+async def test_a_refusal_of_a_client_that_has_just_gone_is_nothing(serve, caplog):
+    async def handle(request, reply) -> None:
+        reply.send(200, [], b"")
+        reset(sock)
+
+    served = await serve(handle)
+    sock = socket.create_connection(("127.0.0.1", served.port))
+    sock.sendall(GET + b"nonsense\r\n\r\n")
+    await within(eventually(lambda: sock.fileno() < 0))
+    await within(eventually(lambda: not served.server._connections))
+    assert caplog.text == ""
 
 
 async def test_a_client_that_leaves_with_pipelined_requests_behind_is_noticed(serve):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -10,7 +11,7 @@ from helexa.base.errors import HelexaError
 from helexa.http1.client import ConnectFailed, Origin, UpstreamBroken, UpstreamError, UpstreamTimeout
 from helexa.http1.limits import Limits
 from helexa.http1.server import Server
-from tests.http1.wires import Upstream, eventually, within
+from tests.http1.wires import Upstream, eventually, reset, within
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -377,6 +378,26 @@ async def test_an_idle_connection_that_dies_under_a_request_is_replaced_once(ori
         origin = origin_of(upstream.port)
         assert [await fetch(origin, b"POST", body=b"x") for _ in range(2)] == [(200, b"hi")] * 2
         assert upstream.connections == 2
+
+
+@pytest.mark.parametrize("body", [b"small", b"x" * 1_000_000])
+async def test_an_idle_connection_that_was_reset_unseen_is_replaced(origin_of, body):
+    """The reset is in the kernel, the loop has not seen it: the write itself fails."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        origin = origin_of(listener.getsockname()[1])
+        asking = asyncio.create_task(fetch(origin))
+        await within(eventually(lambda: "1 connections" in repr(origin)))
+        first, _ = listener.accept()
+        first.sendall(OK + b"Content-Length: 2\r\n\r\nhi")
+        assert await within(asking) == (200, b"hi")
+        reset(first)
+        asking = asyncio.create_task(origin.request(b"POST", b"/", body=body))
+        await asyncio.sleep(0)
+        await within(eventually(lambda: "1 connections" in repr(origin)))
+        second, _ = listener.accept()
+        second.sendall(OK + b"Content-Length: 2\r\n\r\nyo")
+        assert await within((await within(asking)).read(10)) == b"yo"
+        second.close()
 
 
 async def test_a_second_death_is_the_callers(origin_of):

@@ -39,6 +39,9 @@ class ListTransport:
     def abort(self) -> None:
         self.over = True
 
+    def is_closing(self) -> bool:
+        return self.over
+
     close = abort
 
     def set_write_buffer_limits(self, **_: Any) -> None: ...

@@ -18,6 +18,7 @@ from helexa.http1.limits import Limits
 from helexa.http1.server import Server, plain_refusal
 
 PATIENCE_S = 10.0
+RESET = struct.pack("ii", 1, 0)
 
 Serve = Callable[..., Awaitable["Served"]]
 
@@ -114,9 +115,14 @@ class Wire:
 
     def hang_up(self, *, reset: bool = False) -> None:
         if reset:
-            sock = self.writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.writer.transport.abort()
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a reset, now: on loopback the other side's next call on its socket finds it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    sock.close()
 
 
 class Served:

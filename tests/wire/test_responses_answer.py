@@ -237,7 +237,7 @@ def test_a_stream_that_breaks_off_ends_in_response_failed(ending: bytes) -> None
 def test_failures_carry_a_code_that_clients_know(fault: Fault, code: str) -> None:
     exchange = responses({"stream": True})
     exchange.feed(chunk({"content": "a"}))
-    out = exchange._responses.fail(fault)
+    out = exchange.fail(fault)
     assert frames(out)[-1][1]["response"]["error"]["code"] == code
 
 

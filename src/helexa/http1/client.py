@@ -284,11 +284,15 @@ class _Link(asyncio.Protocol):
         self._answer = answer = Answer(self)
         self._asked_at = self.origin.loop.time()
         if len(body) < _JOIN_BELOW_BYTES:
-            self._transport.write(head + body if body else head)
+            self._write(head + body if body else head)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self._write(head)
+            self._write(body)
         return answer
+
+    def _write(self, data: bytes) -> None:
+        if not self._transport.is_closing():  # a write that failed has closed it, before we are told
+            self._transport.write(data)
 
     def pause(self, on: bool) -> None:
         if on != self.paused and not self.lost:

@@ -246,7 +246,7 @@ class _Connection(asyncio.Protocol):
     # -- for the reply
 
     def write(self, data: bytes) -> None:
-        if self.phase != "lost":
+        if not self._transport.is_closing():  # a write that failed has closed it, before we are told
             self._transport.write(data)
 
     def is_last(self) -> bool:
@@ -295,7 +295,7 @@ class _Connection(asyncio.Protocol):
         if request.chunked:
             self._chunks = ChunkedBody(limits, request.target)
         if request.expects_continue and (request.chunked or request.length > len(self._input)):
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return True
 
     def _take_body(self) -> bool:
@@ -384,14 +384,14 @@ class _Connection(asyncio.Protocol):
         self._request, self._chunks, self._input, self._body = None, None, b"", bytearray()
         headers, body = self._server.refuse(refusal.status, refusal.code, refusal.message, refusal.target)
         framing = [b"content-length: %d" % len(body), _CLOSE]
-        self._transport.write(answer_head(refusal.status, headers, framing) + body)
+        self.write(answer_head(refusal.status, headers, framing) + body)
         self._linger()
 
     def _linger(self) -> None:
         # Closing with unread input makes the kernel send a reset, which can destroy the answer on its way to a client
         # that is still sending. So: no more from us, and what still comes is thrown away for a while.
         self._await("linger", self._server.limits.linger_timeout_s)
-        if self._transport.can_write_eof():
+        if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
 
     def close(self) -> None:

@@ -213,7 +213,7 @@ def with_habit(fleet: Fleet, model: str, habit: Habit) -> Fleet:
     """A changed habit, and the model's new rank among those that are somewhere."""
     before = worth(fleet, model)
     habits = {**fleet.habits, model: habit}
-    after = worth(replace(fleet, habits=habits), model)
+    after = habit.worth or worth(replace(fleet, habits=habits), model)
     habits[model] = replace(habit, worth=after)
     ranking = _moved(fleet.ranking, before, after) if model in fleet.places else fleet.ranking
     return replace(fleet, habits=habits, ranking=ranking)

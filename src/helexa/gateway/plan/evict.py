@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from helexa.gateway.fleet.fold import DEFAULT_RANK, rate_now, restore_s, worth
 from helexa.gateway.fleet.model import Fleet, Place, Status
 
-WIDE = 8
+WIDE = 16
+"""How many nodes with a way to make room are compared by what it loses them."""
 _AT_REST = (Status.LOADED, Status.POISONED)
 
 

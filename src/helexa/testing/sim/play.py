@@ -16,11 +16,11 @@ from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Seat, Unload
 from helexa.gateway.plan.step import step
-from helexa.testing.sim.oracle import Oracle
+from helexa.testing.sim.oracle import seer
 from helexa.testing.sim.scenario import Death, Request, Scenario, Trace
 from helexa.wire import control
 
-Strategy = Literal["lru", "priority", "cost", "belady"]
+Strategy = Literal["lru", "priority", "cost", "informed", "belady"]
 UNLOAD_S, TICK_S, POLL_S, MISSES, RETRIES = 0.3, 1.0, 60.0, 3, 2
 
 
@@ -55,7 +55,7 @@ class Simulation:
     def __init__(self, scenario: Scenario, trace: Trace, strategy: Strategy, eviction: Eviction | None = None) -> None:
         self.scenario, self.trace = scenario, trace
         self.now, self.fleet, self.tally = 0.0, Fleet(), Tally()
-        self._oracle = Oracle(trace.requests) if strategy == "belady" else None
+        self._seer = seer(strategy, trace)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._open: dict[int, _Open] = {}
         self._numbers = 0
@@ -90,8 +90,8 @@ class Simulation:
     def tell(self, event: ev.Event) -> None:
         """The dispatcher's part: one step, and its instructions handed out."""
         self.fleet, out = step(self.fleet, event, self.now)
-        if self._oracle is not None and isinstance(event, ev.Arrived | ev.Loaded):
-            self.fleet = self._oracle.tell(self.fleet, event.model, self.now)
+        if self._seer is not None and isinstance(event, ev.Arrived | ev.Loaded):
+            self.fleet = self._seer.tell(self.fleet, event.model, self.now)
         for one in out:
             self._take(one)
 
@@ -230,6 +230,6 @@ class Simulation:
 
 
 def _eviction(strategy: Strategy) -> Eviction:
-    if strategy == "belady":
+    if strategy in ("informed", "belady"):
         return Eviction(strategy="cost", min_residency_s=0.0)
     return Eviction(strategy=strategy)

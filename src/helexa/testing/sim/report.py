@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from helexa.testing.sim.play import Simulation, Strategy, Tally
 from helexa.testing.sim.scenario import Scenario, draw
 
-STRATEGIES: tuple[Strategy, ...] = ("lru", "priority", "cost", "belady")
+STRATEGIES: tuple[Strategy, ...] = ("lru", "priority", "cost", "informed", "belady")
 _HEAD = (
     "strategy",
     "asked",

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from helexa.base.errors import HelexaError
 from helexa.wire import envelopes
-from helexa.wire.canon import Ask, Capabilities, Event, Usage
+from helexa.wire.canon import Ask, Capabilities, Event, Fault, Usage
 from helexa.wire.translate.chat_reading import ChatReader
 from helexa.wire.translate.chat_request import write_chat_request
 from helexa.wire.translate.messages_answer import Head, MessagesStream, whole_message
@@ -50,7 +50,7 @@ class Exchange(Protocol):
         """Upstream stream bytes, cut anywhere, as the client's stream bytes."""
         ...
 
-    def fail(self, error: HelexaError) -> bytes:
+    def fail(self, error: HelexaError | Fault) -> bytes:
         """The dialect's error event. Afterwards everything else is b""."""
         ...
 
@@ -112,7 +112,7 @@ class MessagesExchange(_Streaming):
         """A ping; the dialect has no word for a stage."""
         return self._messages.keepalive()
 
-    def fail(self, error: HelexaError) -> bytes:
+    def fail(self, error: HelexaError | Fault) -> bytes:
         """`event: error`."""
         return self._messages.fail(envelopes.fault_of(error))
 
@@ -148,9 +148,12 @@ class ResponsesExchange(_Streaming):
         """`response.queued`, `response.in_progress` or, once something was said, a comment."""
         return self._responses.keepalive(stage)
 
-    def fail(self, error: HelexaError) -> bytes:
+    def fail(self, error: HelexaError | Fault) -> bytes:
         """`response.failed`."""
         return self._responses.fail(envelopes.fault_of(error))
+
+
+_EXCHANGES: tuple[type[Exchange], ...] = (MessagesExchange, ResponsesExchange)
 
 
 def open_messages(

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from helexa.base.errors import HelexaError
 from helexa.wire import envelopes, sse
-from helexa.wire.canon import Capabilities, Usage
+from helexa.wire.canon import Capabilities, Fault, Usage
 from helexa.wire.translate.chat_answer import ChatStream, Head, whole_chat
 from helexa.wire.translate.chat_request_in import ChatAsk, read_chat
+from helexa.wire.translate.exchange import Exchange
 from helexa.wire.translate.messages_reading import MessagesReader
 from helexa.wire.translate.messages_request_out import write_messages_request
 
@@ -55,13 +56,16 @@ class ChatExchange:
         self.usage = self._reader.usage
         return out or (sse.COMMENT if self._reader.pinged else b"")
 
-    def fail(self, error: HelexaError) -> bytes:
+    def fail(self, error: HelexaError | Fault) -> bytes:
         """`data: {"error": …}`."""
         return self._writer.fail(envelopes.fault_of(error))
 
     def end(self) -> bytes:
         """The rest of a finished answer, or the error for one that broke off."""
         return self._writer.write(self._reader.end())
+
+
+_EXCHANGE: type[Exchange] = ChatExchange
 
 
 def open_chat(
