@@ -61,16 +61,17 @@ class Flow:
         self._max_wait_s = max_wait_s
         self._log = log
         self._look_again = look_again
-        self._run = fresh()[:8]
+        self._run = fresh()[:12]
         self._numbers = itertools.count(1)
 
     async def serve(self, call: Call, request: Request, reply: Reply) -> None:
         """Answer one request, whatever happens: an answer, an error in the client's dialect, or a freed seat."""
         given = request.header(b"x-request-id")
+        decision = f"{self._run}-{next(self._numbers):x}"
         journey = Journey(
             began=self._clock.now(),
-            request_id=given.decode("latin-1") if given else fresh("req_"),
-            decision=f"{self._run}-{next(self._numbers):x}",
+            request_id=given.decode("latin-1") if given else "req_" + decision,
+            decision=decision,
             endpoint=call.endpoint,
             asked=call.asked,
             stream=call.stream,

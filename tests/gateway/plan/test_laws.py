@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
+from helexa.wire import control
 
 from .world import World
 
@@ -89,6 +90,8 @@ class Laws(RuleBasedStateMachine):
     def the_laws_hold(self) -> None:
         if hasattr(self, "world"):
             self.world.check()
+            for model in MODELS:
+                self.world.check_shortlist(model)
 
     def teardown(self) -> None:
         """However it came here, once the world settles every asker has had exactly one answer."""
@@ -105,3 +108,53 @@ class Laws(RuleBasedStateMachine):
 
 Laws.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, print_blob=True)
 TestLaws = Laws.TestCase
+
+
+@given(
+    strategy=st.sampled_from(["lru", "priority", "cost"]),
+    sizes=st.tuples(st.integers(501, 1000), st.integers(501, 1000)),
+    turns=st.lists(st.sampled_from(["a", "b"]), min_size=2, max_size=8),
+    pause=st.sampled_from([0.0, 1.0, 100.0]),
+)
+def test_two_models_of_equal_rank_displace_each_other_both_ways(
+    strategy: str, sizes: tuple[int, int], turns: list[str], pause: float
+) -> None:
+    world = World({"n1": 1000}, dict(zip("ab", sizes, strict=True)), eviction=Eviction(strategy=strategy))  # type: ignore[arg-type]
+    for model in turns:
+        ask = world.ask(model)
+        world.settle()
+        assert world.seated[ask].model == model
+        world.wait(pause)
+    changes = sum(one != other for one, other in zip(turns, turns[1:], strict=False))
+    assert len(world.evicted) == changes
+
+
+Seen = tuple[str, int, int, bool]
+
+
+@given(
+    nodes=st.lists(st.lists(st.integers(100, 3000), min_size=1, max_size=3), min_size=1, max_size=8),
+    there=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2), st.integers(50, 900), st.booleans()), max_size=24),
+    size=st.integers(50, 4000),
+    devices=st.integers(1, 2),
+    waited=st.sampled_from([0.0, 100.0]),
+)
+def test_the_indexes_find_a_node_whenever_weighing_all_of_them_does(
+    nodes: list[list[int]], there: list[Seen], size: int, devices: int, waited: float
+) -> None:
+    """On fleets of several devices a node, some models busy: the shortlist is never worse than the whole list."""
+    profiles = {f"m{i}": Profile(id=f"m{i}", vram_mb=mib) for i, (_, _, mib, _) in enumerate(there)}
+    profiles["new"] = Profile(id="new", vram_mb=size, min_devices=devices)
+    world = World({f"n{i}": sum(memory) for i, memory in enumerate(nodes)}, {}, profiles=profiles)
+    for i, memory in enumerate(nodes):
+        seen = [control.Device(index=k, vram_total_mb=mib) for k, mib in enumerate(memory)]
+        discovery = control.Discovery(hostname=f"n{i}", devices=seen)
+        world.tell(ev.Polled(node=f"n{i}", health=control.Health(), models=(), discovery=discovery))
+    for i, (at, device, mib, busy) in enumerate(there):
+        node, on = f"n{at % len(nodes)}", device % len(nodes[at % len(nodes)])
+        if world.fleet.free[node][on] >= mib:
+            world.tell(ev.ModelSeen(node=node, model=control.Model(id=f"m{i}", vram_used_mb=mib, devices=[on])))
+            if busy:
+                world.ask(f"m{i}")
+    world.now += waited
+    world.check_shortlist("new")

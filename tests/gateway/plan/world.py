@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.fleet.model import Fleet, Status
-from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Seat, Unload
+from helexa.gateway.fleet.fold import fold, worth
+from helexa.gateway.fleet.model import Fleet, Place, Status
+from helexa.gateway.plan.evict import rank
+from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Seat, Unload, Verdict
+from helexa.gateway.plan.place import candidates, need, shortlist
 from helexa.gateway.plan.step import step
 from helexa.wire import control
 
@@ -54,10 +59,42 @@ class World:
         )
 
     def tell(self, event: ev.Event) -> list[Instruction]:
-        self.fleet, out = step(self.fleet, event, self.now)
+        before, image = self.fleet, msgspec.msgpack.encode(self.fleet)
+        foreseen = step(before, event, self.now)
+        self.fleet, out = step(before, event, self.now)
+        assert foreseen == (self.fleet, out), "the dry run said something else than what then happened"
+        assert msgspec.msgpack.encode(before) == image, "a step changed the fleet it was given"
+        known = fold(before, event, self.now)
         for one in out:
+            if isinstance(one, Unload) and one.reason == "evicted":
+                self._no_needless_swap(known, before, one)
             self._take(one)
         return out
+
+    def _no_needless_swap(self, known: Fleet, before: Fleet, order: Unload) -> None:
+        """A model inside its residency goes only when no other victim would do, on this node or on another."""
+        victim, incoming = known.place(order.model, order.node), order.made_for
+        if victim is None or incoming is None or not self._is_fresh(victim) or order.node in before.clearing:
+            return
+        taken = {n for n, m in self.fleet.clearing.items() if m != incoming}
+        taken |= {p.node for there in self.fleet.places.values() for p in there.values() if p.since == self.now}
+        needed, _ = need(known, incoming, order.node)
+        for node in known.nodes.values():
+            failure = known.failure(incoming, node.name)
+            shut = failure is not None and self.now < failure.until
+            if shut or not node.open(self.now) or (node.name in taken and node.name != order.node):
+                continue
+            others = [p for p in known.on_node(node.name) if self._could_go(known, p, incoming)]
+            room = known.free[node.name][0] + sum(p.shares.get(0, 0) for p in others)
+            assert room < needed, f"{order} is fresh, but on {node.name} others would have done"
+
+    def _is_fresh(self, place: Place) -> bool:
+        return self.now - place.since < self.fleet.eviction.min_residency_s
+
+    def _could_go(self, known: Fleet, place: Place, incoming: str) -> bool:
+        resting = place.status is Status.LOADED and place.in_flight == 0 and self.now >= place.kept_until
+        lower = rank(known, place.model) <= rank(known, incoming)
+        return resting and lower and not place.pinned and not self._is_fresh(place)
 
     def _take(self, one: Instruction) -> None:
         match one:
@@ -71,6 +108,8 @@ class World:
                 self.evicted.append(one)
             case Seat():
                 self._answered(one.ask)
+                older = [a for a in self.fleet.asks.get(one.model, {}).values() if a.id < one.ask and not a.avoid]
+                assert not older, "a request was seated before one that came earlier"
                 self.seated[one.ask] = one
                 self.open[one.ask] = one.node
             case Refuse():
@@ -140,8 +179,25 @@ class World:
         place = self.fleet.place(model, node)
         return place.status if place else None
 
+    def _check_indexes(self) -> None:
+        fleet = self.fleet
+        assert fleet.ranking == sorted(worth(fleet, model) for model in fleet.places), "the ranking lies"
+        roomiest = sorted((-max(free.values(), default=0), node) for node, free in fleet.free.items())
+        assert fleet.roomy == roomiest, "the index of roomy nodes lies"
+        doors = {p.node for there in fleet.places.values() for p in there.values() if p.closing}
+        assert doors <= set(fleet.clearing), "a door is closed where no room is being made"
+
+    def check_shortlist(self, model: str) -> None:
+        """What the indexes point at is no worse a verdict than weighing every node."""
+        there = self.fleet.places.get(model, {})
+        full = [one for one in candidates(self.fleet, model, self.now) if one.node not in there]
+        best = full[0].verdict if full and full[0].verdict in (Verdict.FITS, Verdict.EVICT) else None
+        short = shortlist(self.fleet, model, self.now, {})
+        assert (short[0].verdict if short else None) is best, f"{model}: {short} instead of {full}"
+
     def check(self) -> None:
         """The laws that hold at every moment."""
+        self._check_indexes()
         for node, total in self.memory.items():
             places = self.fleet.on_node(node)
             held = sum(sum(place.shares.values()) for place in places)

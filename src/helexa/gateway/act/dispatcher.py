@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from helexa.base.clock import Clock
 from helexa.gateway.fleet import events as ev
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 Hands = Callable[[Load | Unload], None]
 Watcher = Callable[[ev.Event, list[Instruction]], None]
+AtOnce = Callable[[ev.Arrived, str], None]
 
 
 class RefusedSeat(Exception):
@@ -36,13 +37,18 @@ class RefusedSeat(Exception):
 
 
 class Dispatcher:
-    """Owns the fleet. `hands` carries out loads and unloads; `watchers` see every event with what came of it."""
+    """Owns the fleet. `hands` carries out loads and unloads; `watchers` see every event with what came of it.
+
+    The two events of a request that is seated at once are too many for watchers: `at_once` hears of the first with
+    the node's name, and a seat that is left without further consequence is told to nobody.
+    """
 
     def __init__(self, clock: Clock, *, fleet: Fleet | None = None) -> None:
         self.clock = clock
         self.fleet = fleet or Fleet()
         self.hands: Hands = _no_hands
         self.watchers: list[Watcher] = []
+        self.at_once: AtOnce = _nobody
         self._seats: dict[int, Seat] = {}
         self._numbers = itertools.count(1)
         self._queue: deque[ev.Event] = deque()
@@ -50,11 +56,12 @@ class Dispatcher:
 
     def tell(self, event: ev.Event) -> None:
         """Take in what happened. An event told from within (by a watcher or the hands) is taken in right after."""
-        self._queue.append(event)
         if self._telling:
+            self._queue.append(event)
             return
         self._telling = True
         try:
+            self._take_in(event)
             while self._queue:
                 self._take_in(self._queue.popleft())
         finally:
@@ -62,16 +69,25 @@ class Dispatcher:
 
     def _take_in(self, event: ev.Event) -> None:
         self.fleet, out = step(self.fleet, event, self.clock.now())
+        kind = type(event)
+        if not out and kind is ev.Finished:
+            return
         for instruction in out:
-            if isinstance(instruction, (Granted, Refuse)):
-                seat = self._seats.pop(instruction.ask, None)
-                if seat is not None:
-                    seat.settle(instruction)
-            elif isinstance(instruction, (Load, Unload)):
-                log.info("%s", _line(instruction))
-                self.hands(instruction)
+            self._hand_out(instruction)
+        if kind is ev.Arrived and len(out) == 1 and type(out[0]) is Granted:
+            self.at_once(cast(ev.Arrived, event), out[0].node)
+            return
         for watcher in self.watchers:
             watcher(event, out)
+
+    def _hand_out(self, instruction: Instruction) -> None:
+        if isinstance(instruction, (Granted, Refuse)):
+            seat = self._seats.pop(instruction.ask, None)
+            if seat is not None:
+                seat.settle(instruction)
+        elif isinstance(instruction, (Load, Unload)):
+            log.info("%s", _line(instruction))
+            self.hands(instruction)
 
     def seat(
         self, model: str, *, affinity: str | None = None, avoid: frozenset[str] = frozenset(), decision: str = ""
@@ -88,6 +104,10 @@ class Dispatcher:
 
     def tick(self) -> None:
         self.tell(ev.Ticked())
+
+
+def _nobody(event: ev.Arrived, node: str) -> None:
+    """Nobody wants to hear of requests that were seated at once."""
 
 
 def _no_hands(instruction: Load | Unload) -> None:

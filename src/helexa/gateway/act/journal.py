@@ -10,6 +10,8 @@ from helexa.gateway.fleet import events as ev
 from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload
 
 KEPT = 4096
+Quick = tuple[str, str, float]
+"""Model, node and wall time of a request that was seated at once: most are, and no more is to be said of them."""
 
 
 class Entry:
@@ -30,11 +32,11 @@ class Entry:
 
 
 class Journal:
-    """Watches the dispatcher. A request that is seated at once costs one entry and no more."""
+    """Watches the dispatcher."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._entries: OrderedDict[str, Entry | Quick] = OrderedDict()
         self._open: dict[int, Entry] = {}
 
     def watch(self, event: ev.Event, out: list[Instruction]) -> None:
@@ -46,16 +48,34 @@ class Journal:
         for one in out:
             self._note(one, now)
 
-    def find(self, decision: str) -> Entry | None:
-        return self._entries.get(decision)
+    def at_once(self, event: ev.Arrived, node: str) -> None:
+        entry = self._entries.get(event.decision)
+        if isinstance(entry, Entry):  # a retry that found its seat
+            self._begin(event, self._clock.now())
+            self._end(event.ask, self._clock.now(), "seated", node)
+        else:
+            self._keep(event.decision, (event.model, node, self._clock.wall()))
+
+    def find(self, decision: str) -> dict[str, Any] | None:
+        """What is known of a decision, as the operator API shows it."""
+        found = self._entries.get(decision)
+        if isinstance(found, tuple):
+            model, node, wall = found
+            found = Entry(decision, model, 0.0, wall)
+            found.outcome, found.node, found.waited_s = "seated", node, 0.0
+        return None if found is None else told(found)
+
+    def _keep(self, decision: str, entry: Entry | Quick) -> None:
+        self._entries[decision] = entry
+        if len(self._entries) > KEPT:
+            self._entries.popitem(last=False)
 
     def _begin(self, event: ev.Arrived, now: float) -> None:
         entry = self._entries.get(event.decision)  # a retry goes on with its first entry
-        if entry is None:
-            entry = self._entries[event.decision] = Entry(event.decision, event.model, now, self._clock.wall())
-            if len(self._entries) > KEPT:
-                self._entries.popitem(last=False)
-        elif event.avoid:
+        if not isinstance(entry, Entry):
+            entry = Entry(event.decision, event.model, now, self._clock.wall())
+            self._keep(event.decision, entry)
+        if event.avoid:
             entry.actions.append((now - entry.began, f"tried again, not on {', '.join(sorted(event.avoid))}"))
         self._open[event.ask] = entry
 

@@ -115,18 +115,16 @@ class Simulation:
 
     def _arrive(self, request: Request) -> None:
         self.tally.asked += 1
-        before = self.tally.served + self.tally.broken
-        ask = self._ask(_Open(request=request), frozenset())
-        waits = ask in self._open and self._open[ask].node is None
-        self.tally.cold += waits or (before == self.tally.served + self.tally.broken and ask not in self._open)
+        one = _Open(request=request)
+        self._ask(one, frozenset())
+        self.tally.cold += one.node is None
 
-    def _ask(self, one: _Open, avoid: frozenset[str]) -> int:
+    def _ask(self, one: _Open, avoid: frozenset[str]) -> None:
         self._numbers += 1
         ask = self._numbers
         self._open[ask] = one
         self._at(one.request.at + self.scenario.max_wait_s, lambda: self._lose_patience(ask))
         self.tell(ev.Arrived(ask=ask, model=one.request.model, avoid=avoid))
-        return ask
 
     def _serve(self, seat: Seat) -> None:
         one = self._open[seat.ask]
