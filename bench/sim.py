@@ -1,4 +1,4 @@
-"""Fleets that live through a made-up day: what each eviction strategy serves, how often it swaps, how long one waits."""
+"""Fleets that live through a made-up day: what each eviction strategy serves, how often it swaps, what one waits."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ async def test_a_handler_that_fails_is_a_500_and_a_traceback_and_the_connection_
         raise ZeroDivisionError("the reason")
 
     served = await serve(handle)
-    with caplog.at_level(logging.ERROR, "helexa.http1.server"):
+    with caplog.at_level(logging.ERROR, "helexa.http1.connection"):
         async with await served.dial() as wire:
             assert [(await wire.ask(GET)).status for _ in range(2)] == [500, 500]
     assert "the reason" in caplog.text

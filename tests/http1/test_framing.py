@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.http1.wires import within
+from tests.http1.wires import eventually, within
 
 HOST = b"Host: x\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST
@@ -126,6 +126,18 @@ async def test_what_the_grammar_allows_is_served(serve, echo, raw, body):
     async with await served.dial() as wire:
         answer = await wire.ask(raw)
         assert (answer.status, answer.body) == (200, body)
+
+
+async def test_a_body_may_come_in_pieces_and_the_next_request_with_its_last(serve, echo):
+    served = await serve(echo)
+    async with await served.dial() as wire:
+        await wire.say(POST + b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+        for piece in (b"one", b"two"):
+            await wire.say(piece)
+            conn = next(iter(served.server._connections))
+            await eventually(lambda conn=conn, piece=piece: conn._body.endswith(piece))
+        assert (await wire.ask(b"six" + GET + b"\r\n")).body == b"POST / onetwosix"
+        assert (await wire.answer()).body == b"GET / "
 
 
 async def test_a_request_reads_as_it_was_sent(serve):

@@ -96,6 +96,11 @@ def is_socket(path: str | Path) -> bool:
     return Path(path).is_socket()
 
 
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def command_line(pid: int) -> bytes:
     """What a process was started with."""
     return Path(f"/proc/{pid}/cmdline").read_bytes()

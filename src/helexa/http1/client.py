@@ -1,236 +1,24 @@
-"""The upstream client: keep-alive connections to one origin, one task switch per answer and none per piece of a stream.
-
-`request` returns when the head is here; the body goes to a sink, called by the protocol itself (`relay`), or is taken
-whole (`read`) or piece by piece (`chunks`). An answer that is left before its end closes its connection, which is how
-the upstream learns that its client has gone; a finished one gives its connection back. See design.md for the retry.
-"""
+"""The upstream client: keep-alive connections to one origin. See answer.py for the body, design.md for the retry."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from ssl import SSLContext, create_default_context
-from types import TracebackType
-from typing import ClassVar, Self, cast
+from typing import Self, cast
 from urllib.parse import unquote, urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from helexa.base.errors import HelexaError
 from helexa.http1.alarm import NEVER, Alarm
+from helexa.http1.answer import Answer, ConnectFailed, Source, UpstreamBroken, UpstreamError, UpstreamTimeout
 from helexa.http1.limits import Limits
 from helexa.http1.message import BODILESS, Header, request_head
 
+__all__ = ["Answer", "ConnectFailed", "Origin", "UpstreamBroken", "UpstreamError", "UpstreamTimeout"]
+
 _JOIN_BELOW_BYTES = 64 * 1024  # above this a copy costs more than a second write
 _STALE_WITHIN_S = 1.0  # a connection the server had closed shows it in a round trip, a crash mid-work seldom does
-
-
-class UpstreamError(HelexaError):
-    """The upstream {origin} could not answer."""
-
-    code: ClassVar[str] = "upstream_error"
-    status: ClassVar[int] = 502
-
-
-class ConnectFailed(UpstreamError):
-    """No connection to {origin}: {reason}"""
-
-    code: ClassVar[str] = "upstream_unreachable"
-    status: ClassVar[int] = 503
-
-
-class UpstreamTimeout(UpstreamError):
-    """The upstream {origin} was silent for {after_s} s."""
-
-    code: ClassVar[str] = "upstream_timeout"
-    status: ClassVar[int] = 504
-
-
-class UpstreamBroken(UpstreamError):
-    """The answer of {origin} broke off: {reason}."""
-
-    code: ClassVar[str] = "upstream_broken"
-
-    def __init__(self, *, origin: str, reason: str, answered: bool, stale: bool = False) -> None:
-        super().__init__(origin=origin, reason=reason, answered=answered)
-        self.answered = answered  # whether anything of an answer had arrived
-        self.stale = stale  # whether a kept connection turned out to be closed already: safe to ask again
-
-
-class Answer:
-    """One answer, being received. Take its body with exactly one of `relay`, `read` and `chunks`; or `close` it."""
-
-    __slots__ = (
-        "_ended",
-        "_error",
-        "_held",
-        "_held_bytes",
-        "_idle_timeout_s",
-        "_index",
-        "_link",
-        "_origin",
-        "_paused",
-        "_sink",
-        "_waiter",
-        "headers",
-        "status",
-    )
-
-    def __init__(self, link: _Link) -> None:
-        self.status = 0  # 0: the head is not here yet
-        self.headers: list[Header] = []
-        self._index: dict[bytes, bytes] = {}
-        self._link: _Link | None = link
-        self._origin = link.origin
-        self._paused = False
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._sink: Callable[[bytes], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None  # at most one, and done is as good as gone
-        self._idle_timeout_s: float | None = None
-        self._ended = False
-        self._error: Exception | None = None
-
-    def header(self, name: bytes) -> bytes | None:
-        """The value of the header `name` (lower-case); of a repeated one, the last."""
-        return self._index.get(name)
-
-    async def relay(self, sink: Callable[[bytes], None], *, idle_timeout_s: float | None = None) -> None:
-        """Hand the body to `sink` as it arrives; returns at its clean end.
-
-        What `sink` raises ends the answer and is raised here. Raises UpstreamBroken, UpstreamTimeout.
-        """
-        try:
-            for piece in self._take_held():
-                sink(piece)
-            self._sink = sink
-            while not self._ended:
-                await self._more(idle_timeout_s)
-            if self._error is not None:
-                raise self._error
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            self._sink = None
-
-    async def read(self, max_bytes: int, *, idle_timeout_s: float | None = None) -> bytes:
-        """The whole body. Raises UpstreamBroken, also for a body over `max_bytes`; UpstreamTimeout."""
-        if self._ended and self._error is None and self._held_bytes <= max_bytes:
-            return b"".join(self._take_held())  # the usual case: it came with the head
-        pieces: list[bytes] = []
-        left = max_bytes
-
-        def collect(piece: bytes) -> None:
-            nonlocal left
-            left -= len(piece)
-            if left < 0:
-                raise UpstreamBroken(
-                    origin=str(self._origin), reason=f"its body is over {max_bytes} bytes", answered=True
-                )
-            pieces.append(piece)
-
-        await self.relay(collect, idle_timeout_s=idle_timeout_s)
-        return b"".join(pieces)
-
-    async def chunks(self, *, idle_timeout_s: float | None = None) -> AsyncIterator[bytes]:
-        """The body's pieces, as an async generator: for control calls, where a task switch per piece is no matter."""
-        try:
-            while self._held or not self._ended:
-                for piece in self._take_held():
-                    yield piece
-                if not self._held and not self._ended:
-                    await self._more(idle_timeout_s)
-            if self._error is not None:
-                raise self._error
-        finally:
-            self.close()
-
-    def pause(self, on: bool) -> None:
-        """Stop (or go on) reading from the upstream: back-pressure."""
-        self._paused = on
-        if self._link is not None:
-            self._link.pause(on)
-            self._link.watch(None if on else self._idle_timeout_s)
-
-    def close(self) -> None:
-        """Leave. Before the end this closes the connection; after it, it does nothing."""
-        if self._link is not None:
-            self._link.fail("it was left by its reader")
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<Answer {self.status or 'awaited'}{', ended' if self._ended else ''}, {self._held_bytes} bytes held>"
-
-    # -- between the answer and its connection
-
-    async def headed(self, timeout_s: float | None) -> None:
-        """Wait for the head."""
-        try:
-            await self._more(timeout_s)
-        except BaseException:
-            self.close()
-            raise
-        if not self.status and self._error is not None:
-            raise self._error
-        self._idle_timeout_s = None
-        if timeout_s is not None and self._link is not None:
-            self._link.deadline = NEVER
-
-    def open(self, status: int, headers: list[Header], index: dict[bytes, bytes]) -> None:
-        self.status, self.headers, self._index = status, headers, index
-        self._wake()
-
-    def deliver(self, data: bytes) -> None:
-        """A piece of the body has arrived."""
-        if self._sink is not None:
-            try:
-                self._sink(data)
-            except Exception as error:  # noqa: BLE001 - raised again by relay(), whose caller's code this is
-                self.close()
-                self._error = error
-                return
-            if self._idle_timeout_s is not None and self._link is not None:
-                self._link.watch(self._idle_timeout_s)
-            return
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._link is not None and self._held_bytes > self._origin.limits.read_high_bytes:
-            self._link.pause(True)
-        self._wake()
-
-    def end(self, error: Exception | None) -> None:
-        """Nothing more will come."""
-        self._link, self._ended, self._error = None, True, error
-        self._wake()
-
-    def _take_held(self) -> list[bytes]:
-        held = self._held
-        if held:
-            self._held, self._held_bytes = [], 0
-        return held
-
-    async def _more(self, timeout_s: float | None) -> None:
-        """Wait until something is new: a head, a piece (where there is no sink), the end."""
-        link = self._link
-        assert link is not None
-        self._waiter = waiter = self._origin.loop.create_future()
-        self._idle_timeout_s = timeout_s
-        if link.paused != self._paused:
-            link.pause(self._paused)
-        link.watch(None if self._paused else timeout_s)
-        await waiter
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class _Link(asyncio.Protocol):
@@ -252,7 +40,10 @@ class _Link(asyncio.Protocol):
         "_until_eof",
         "_wait_s",
         "deadline",
+        "high_bytes",
+        "loop",
         "lost",
+        "name",
         "on_body",
         "origin",
         "paused",
@@ -262,6 +53,7 @@ class _Link(asyncio.Protocol):
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
+        self.loop, self.name, self.high_bytes = origin.loop, str(origin), origin.limits.read_high_bytes
         self.deadline = NEVER
         self.reused = self.lost = False
         self._pieces: list[bytes] = []
@@ -282,7 +74,7 @@ class _Link(asyncio.Protocol):
         self._reset()
         self._bodiless = method == b"HEAD"
         self._answer = answer = Answer(self)
-        self._asked_at = self.origin.loop.time()
+        self._asked_at = self.loop.time()
         if len(body) < _JOIN_BELOW_BYTES:
             self._write(head + body if body else head)
         else:
@@ -308,7 +100,7 @@ class _Link(asyncio.Protocol):
             self.deadline = NEVER
         else:
             self._wait_s = seconds
-            self.deadline = deadline = self.origin.loop.time() + seconds
+            self.deadline = deadline = self.loop.time() + seconds
             if deadline < self.origin.alarm.at:
                 self.origin.alarm.watch(deadline)
 
@@ -316,12 +108,12 @@ class _Link(asyncio.Protocol):
         if self._answer is None:
             self.drop()
         else:
-            self._end(UpstreamTimeout(origin=str(self.origin), after_s=self._wait_s))
+            self._end(UpstreamTimeout(origin=self.name, after_s=self._wait_s))
 
     def fail(self, reason: str) -> None:
         """The answer cannot be had any more: end it and the connection."""
         stale = self.reused and not self._touched and self._within_stale_window()
-        self._end(UpstreamBroken(origin=str(self.origin), reason=reason, answered=self._touched, stale=stale))
+        self._end(UpstreamBroken(origin=self.name, reason=reason, answered=self._touched, stale=stale))
 
     def drop(self) -> None:
         """Close the connection; it is nobody's from here on."""
@@ -338,7 +130,7 @@ class _Link(asyncio.Protocol):
             answer.end(error)
 
     def _within_stale_window(self) -> bool:
-        return self.origin.loop.time() - self._asked_at < _STALE_WITHIN_S
+        return self.loop.time() - self._asked_at < _STALE_WITHIN_S
 
     # -- the transport's calls
 
@@ -568,3 +360,6 @@ class Origin:
         for link in [link for link in self._links if link.deadline <= now]:
             link.expire()
         return min((link.deadline for link in self._links), default=NEVER)
+
+
+_: type[Source] = _Link

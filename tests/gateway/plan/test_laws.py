@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -125,7 +127,7 @@ def test_two_models_of_equal_rank_displace_each_other_both_ways(
         world.settle()
         assert world.seated[ask].model == model
         world.wait(pause)
-    changes = sum(one != other for one, other in zip(turns, turns[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(turns))
     assert len(world.evicted) == changes
 
 

@@ -1,4 +1,7 @@
-"""The planner's laws, 20,000 courses of events long. `LAWS_SEED=n` plays a printed seed again; `LAWS_CASES=n` plays less."""
+"""The planner's laws, 20,000 courses of events long.
+
+`LAWS_SEED=n` plays a printed seed again; `LAWS_CASES=n` plays fewer.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def test_the_laws_hold_in_twenty_thousand_courses_of_events(capsys: pytest.Captu
     number = int(os.environ.get("LAWS_SEED") or random.SystemRandom().randrange(2**32))
     cases = int(os.environ.get("LAWS_CASES") or 20_000)
     with capsys.disabled():
-        print(f"\nlaws of the planner: {cases:,} cases, LAWS_SEED={number}")
+        print(f"\nlaws of the planner: {cases:,} cases, LAWS_SEED={number}")  # noqa: T201
     seeded = seed(number)(type("SeededLaws", (Laws,), {}))
     rules = settings(
         max_examples=cases,

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from helexa.http1.client import Origin
-from tests.neuron.helpers import PATIENCE_S
+from tests.neuron.helpers import PATIENCE_S, names
 
 CONFIG = """
 listen = "127.0.0.1"
@@ -96,7 +96,7 @@ async def test_a_signal_ends_it_with_status_0_and_no_process_or_file_left(
     daemon.process.send_signal(number)
     assert await asyncio.wait_for(daemon.process.wait(), PATIENCE_S) == 0
     assert await _gone(workers) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["neuron.toml"]
+    assert names(tmp_path) == ["neuron.toml"]
 
 
 async def test_killing_the_daemon_takes_its_workers_along(daemon: Daemon) -> None:

@@ -12,11 +12,12 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 from helexa.base.clock import Clock
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
+from helexa.gateway.plan import hot
 from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Unload
 from helexa.gateway.plan.instructions import Seat as Granted
 from helexa.gateway.plan.step import step
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Hands = Callable[[Load | Unload], None]
 Watcher = Callable[[ev.Event, list[Instruction]], None]
-AtOnce = Callable[[ev.Arrived, str], None]
+AtOnce = Callable[[str, str, str], None]
 
 
 class RefusedSeat(Exception):
@@ -39,8 +40,8 @@ class RefusedSeat(Exception):
 class Dispatcher:
     """Owns the fleet. `hands` carries out loads and unloads; `watchers` see every event with what came of it.
 
-    The two events of a request that is seated at once are too many for watchers: `at_once` hears of the first with
-    the node's name, and a seat that is left without further consequence is told to nobody.
+    A request on a warm model takes its seat and leaves it without an event (`plan.hot`); `at_once` hears of it, with
+    its decision, model and node.
     """
 
     def __init__(self, clock: Clock, *, fleet: Fleet | None = None) -> None:
@@ -69,14 +70,8 @@ class Dispatcher:
 
     def _take_in(self, event: ev.Event) -> None:
         self.fleet, out = step(self.fleet, event, self.clock.now())
-        kind = type(event)
-        if not out and kind is ev.Finished:
-            return
         for instruction in out:
             self._hand_out(instruction)
-        if kind is ev.Arrived and len(out) == 1 and type(out[0]) is Granted:
-            self.at_once(cast(ev.Arrived, event), out[0].node)
-            return
         for watcher in self.watchers:
             watcher(event, out)
 
@@ -88,6 +83,26 @@ class Dispatcher:
         elif isinstance(instruction, (Load, Unload)):
             log.info("%s", _line(instruction))
             self.hands(instruction)
+
+    def take(self, seat: Seat, affinity: str | None, decision: str) -> str | None:
+        """A seat on the spot, for a model that is ready and that nobody waits for; the node's name, or None."""
+        if self._telling:
+            return None
+        taken = hot.take(self.fleet, seat.model, affinity, self.clock.now())
+        if taken is None:
+            return None
+        self.fleet, node = taken
+        self.at_once(decision, seat.model, node)
+        return node
+
+    def give_back(self, seat: Seat, *, transport_error: bool) -> None:
+        """A seat was left."""
+        if not transport_error and not self._telling:
+            fleet = hot.give_back(self.fleet, seat.model, seat.node, self.clock.now())
+            if fleet is not None:
+                self.fleet = fleet
+                return
+        self.tell(ev.Finished(model=seat.model, node=seat.node, transport_error=transport_error))
 
     def seat(
         self, model: str, *, affinity: str | None = None, avoid: frozenset[str] = frozenset(), decision: str = ""
@@ -106,7 +121,7 @@ class Dispatcher:
         self.tell(ev.Ticked())
 
 
-def _nobody(event: ev.Arrived, node: str) -> None:
+def _nobody(decision: str, model: str, node: str) -> None:
     """Nobody wants to hear of requests that were seated at once."""
 
 
@@ -153,6 +168,9 @@ class Seat:
 
     def ask(self) -> bool:
         """Ask for the seat; True when it was granted on the spot. Raises RefusedSeat."""
+        if not self._avoid and (node := self._house.take(self, self._affinity, self._decision)) is not None:
+            self.node, self._held = node, True
+            return True
         self._house.enrol(self)
         self._house.tell(
             ev.Arrived(
@@ -192,7 +210,7 @@ class Seat:
         """Give the seat back, or stop waiting for it. Safe to call again."""
         if self._held:
             self._held = False
-            self._house.tell(ev.Finished(model=self.model, node=self.node, transport_error=transport_error))
+            self._house.give_back(self, transport_error=transport_error)
         elif self._refusal is None and not self.node:
             self._house.withdraw(self)
 

@@ -11,7 +11,7 @@ from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refus
 
 KEPT = 4096
 Quick = tuple[str, str, float]
-"""Model, node and wall time of a request that was seated at once: most are, and no more is to be said of them."""
+"""Model, node and time of a request that was seated at once: most are, and no more is to be said of them."""
 
 
 class Entry:
@@ -48,20 +48,16 @@ class Journal:
         for one in out:
             self._note(one, now)
 
-    def at_once(self, event: ev.Arrived, node: str) -> None:
-        entry = self._entries.get(event.decision)
-        if isinstance(entry, Entry):  # a retry that found its seat
-            self._begin(event, self._clock.now())
-            self._end(event.ask, self._clock.now(), "seated", node)
-        else:
-            self._keep(event.decision, (event.model, node, self._clock.wall()))
+    def at_once(self, decision: str, model: str, node: str) -> None:
+        """A request that was seated without waiting."""
+        self._keep(decision, (model, node, self._clock.now()))
 
     def find(self, decision: str) -> dict[str, Any] | None:
         """What is known of a decision, as the operator API shows it."""
         found = self._entries.get(decision)
         if isinstance(found, tuple):
-            model, node, wall = found
-            found = Entry(decision, model, 0.0, wall)
+            model, node, at = found
+            found = Entry(decision, model, at, self._clock.wall() - (self._clock.now() - at))
             found.outcome, found.node, found.waited_s = "seated", node, 0.0
         return None if found is None else told(found)
 

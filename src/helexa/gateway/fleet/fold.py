@@ -82,6 +82,8 @@ def fold(fleet: Fleet, event: ev.Event, now: float) -> Fleet:
             return with_node(fleet, replace(node, draining=event.draining)) if node else fleet
         case ev.Configured():
             return _configured(fleet, event, now)
+        case ev.Ticked():
+            return _count_uses(fleet, now)
         case _:
             return fleet
 
@@ -235,9 +237,20 @@ def _arrived(fleet: Fleet, event: ev.Arrived, now: float) -> Fleet:
     return with_habit(replace(fleet, asks=asks), event.model, habit)
 
 
-def touched(habit: Habit, now: float) -> Habit:
-    """One more request: r <- r·e^(-dt/W) + 1/W, so that a steady stream of r per second tends to r."""
-    return Habit(rate=rate_now(habit, now) + 1 / RATE_WINDOW_S, at=now, load_s=habit.load_s)
+def touched(habit: Habit, now: float, times: int = 1) -> Habit:
+    """More requests: r <- r·e^(-dt/W) + n/W, so that a steady stream of r per second tends to r."""
+    return Habit(rate=rate_now(habit, now) + times / RATE_WINDOW_S, at=now, load_s=habit.load_s)
+
+
+def _count_uses(fleet: Fleet, now: float) -> Fleet:
+    """The requests that were seated at once since the last tick, counted into the habits of their models."""
+    for there in list(fleet.places.values()):
+        for place in there.values():
+            if place.uses:
+                fleet = with_seats(fleet, replace(place, uses=0))
+                habit = fleet.habits.get(place.model, Habit(at=now))
+                fleet = with_habit(fleet, place.model, touched(habit, now, place.uses))
+    return fleet
 
 
 def rate_now(habit: Habit, now: float) -> float:

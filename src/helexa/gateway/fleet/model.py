@@ -62,6 +62,8 @@ class Place(Value, frozen=True):
     foreign: int = 0
     since: float = 0.0
     last_used: float = 0.0
+    uses: int = 0
+    """Requests since the last tick, not yet counted into the model's habits."""
     servable: bool = True
     reason: str | None = None
     loading: Loading | None = None

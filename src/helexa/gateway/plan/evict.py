@@ -151,6 +151,10 @@ class Room:
                 self._lacking -= before + held >= needed
         return self._lacking <= 0
 
+    @property
+    def enough(self) -> bool:
+        return self._lacking <= 0
+
 
 def _enough(room: dict[int, int], per_device_mb: int, devices: int) -> tuple[int, ...] | None:
     if sum(free >= per_device_mb for free in room.values()) < devices:

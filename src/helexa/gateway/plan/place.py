@@ -6,7 +6,8 @@ a model needs is taken at the profile's `vram_mb`, or at nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -22,6 +23,7 @@ Claims = dict[str, dict[int, int]]
 RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
 SHORT = 2
 """How many nodes of each kind are weighed before a decision."""
+MANY = 16
 _WARMTH = {"memory": 0, "disk": 1, "cold": 2}
 
 
@@ -70,21 +72,6 @@ def shortlist(fleet: Fleet, model: str, now: float, claims: Claims) -> list[Appr
     pinned_on = profile.pinned_on if profile else ()
     there = fleet.places.get(model, {})
 
-    def closed_to(name: str) -> bool:
-        node, failure = fleet.nodes[name], fleet.failure(model, name)
-        return (
-            name in there
-            or name in claims
-            or not node.open(now)
-            or (failure is not None and now < failure.until)
-            or _never(fleet, model, profile, node) is not None
-        )
-
-    def room_on(name: str) -> Room | None:
-        per_device, count = need(fleet, model, name)
-        large = sum(device.total_mb >= per_device for device in fleet.nodes[name].devices) >= count
-        return Room(fleet.free.get(name, {}), per_device, count) if large and not closed_to(name) else None
-
     def weigh(names: Iterable[str]) -> list[Appraisal]:
         nodes = [fleet.nodes[name] for name in dict.fromkeys(names) if name in fleet.nodes and name not in there]
         found = sorted((appraise(fleet, model, n, now, claims) for n in nodes), key=lambda one: _order(one, pinned_on))
@@ -92,25 +79,53 @@ def shortlist(fleet: Fleet, model: str, now: float, claims: Claims) -> list[Appr
 
     if pinned_on:
         return weigh(pinned_on)
-    fits = fleet.fits.get(model, {})
-    warm = [name for name, fit in fits.items() if fit.warmth != "cold" and fit.refusal is None]
-    first = [*heads(fleet, model, closed_to), *warm[:SHORT], *(n for n, m in fleet.clearing.items() if m == model)]
+    cleared = [node for node, other in fleet.clearing.items() if other == model]
+    first = [*_with_room(fleet, model, now, claims), *_warm(fleet, model), *cleared]
     found = weigh(first)
     if found and found[0].verdict is Verdict.FITS:
         return found
+
+    def room_on(node: str) -> Room | None:
+        return None if node in claims else _room(fleet, model, node, now, claims)
+
     return weigh([*first, *nodes_by_loss(fleet, model, now, room_on, SHORT)])
 
 
-def heads(fleet: Fleet, model: str, closed_to: Callable[[str], bool]) -> list[str]:
-    """The first of the nodes with the most room that have enough of it on one device."""
-    heads: list[str] = []
+def _room(fleet: Fleet, model: str, name: str, now: float, claims: Claims) -> Room | None:
+    """What is free on a node that may take the model, or None when it may not or could not even when empty."""
+    node, failure, profile = fleet.nodes[name], fleet.failure(model, name), fleet.profiles.get(model)
+    if not node.open(now) or name in fleet.places.get(model, {}) or (failure is not None and now < failure.until):
+        return None
+    per_device, count = need(fleet, model, name)
+    large = sum(device.total_mb >= per_device for device in node.devices) >= count or not node.devices
+    if not large or _never(fleet, model, profile, node) is not None:
+        return None
+    free, claimed = fleet.free.get(name, {}), claims.get(name, {})
+    if claimed:
+        free = {device: room - claimed.get(device, 0) for device, room in free.items()}
+    return Room(free, per_device, count if free and per_device else 0)
+
+
+def _with_room(fleet: Fleet, model: str, now: float, claims: Claims) -> list[str]:
+    """The first of the nodes with the most room on which the model fits as things are."""
+    fits = [fit.per_device_mb for fit in fleet.fits.get(model, {}).values() if fit.refusal is None]
+    least = min([need(fleet, model, "")[0], *fits])
+    found: list[str] = []
     for free, name in fleet.roomy:
-        per_device, _ = need(fleet, model, name)
-        if -free < per_device or len(heads) == SHORT:
+        if -free < least or len(found) == SHORT:
             break
-        if not closed_to(name):
-            heads.append(name)
-    return heads
+        room = _room(fleet, model, name, now, claims)
+        if room is not None and room.enough:
+            found.append(name)
+    return found
+
+
+def _warm(fleet: Fleet, model: str) -> list[str]:
+    """Nodes that hold the weights already, the roomiest of them. Where most hold them, that tells nothing."""
+    warm = [node for node, fit in fleet.fits.get(model, {}).items() if fit.warmth != "cold" and fit.refusal is None]
+    if len(warm) > MANY:
+        return []
+    return sorted(warm, key=lambda node: (-max(fleet.free.get(node, {}).values(), default=0), node))[:SHORT]
 
 
 def need(fleet: Fleet, model: str, node: str) -> tuple[int, int]:
@@ -259,3 +274,13 @@ def seats(fleet: Fleet, model: str, now: float, avoid: frozenset[str]) -> list[P
         for place in fleet.places.get(model, {}).values()
         if place.ready and place.node not in avoid and fleet.nodes[place.node].open(now)
     ]
+
+
+def spread(place: Place, affinity: str | None) -> tuple[int, int, str]:
+    """The order of a model's places, best first: least outstanding work, the session's own node, the name."""
+    return place.outstanding, _distance(affinity, place.node), place.node
+
+
+def _distance(affinity: str | None, node: str) -> int:
+    """Rendezvous hashing: a session keeps its node when others come and go."""
+    return zlib.crc32(f"{affinity}\0{node}".encode()) if affinity else 0

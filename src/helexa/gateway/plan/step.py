@@ -6,7 +6,6 @@ for someone older; without that law two models can chase each other's room for e
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -15,7 +14,7 @@ from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.fold import fold, with_place, with_seats, without_ask
 from helexa.gateway.fleet.model import Ask, Fleet, Place, Status
 from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload, Verdict, Why
-from helexa.gateway.plan.place import Claims, candidates, seats, shortlist
+from helexa.gateway.plan.place import Claims, candidates, seats, shortlist, spread
 from helexa.gateway.plan.refuse import refusal
 
 _ROOM_COMES = (Verdict.EVICT, Verdict.BUSY)
@@ -73,12 +72,7 @@ def best_seat(fleet: Fleet, ask: Ask, now: float) -> Place | None:
     open_to = seats(fleet, ask.model, now, ask.avoid)
     if len(open_to) < 2:
         return open_to[0] if open_to else None
-    return min(open_to, key=lambda place: (place.outstanding, _distance(ask.affinity, place.node), place.node))
-
-
-def _distance(affinity: str | None, node: str) -> int:
-    """Rendezvous hashing: a session keeps its node when others come and go."""
-    return zlib.crc32(f"{affinity}\0{node}".encode()) if affinity else 0
+    return min(open_to, key=lambda place: spread(place, ask.affinity))
 
 
 def _queue_full(ask: int, model: str, waiting: int) -> Refuse:

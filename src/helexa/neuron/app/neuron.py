@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
-import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +20,7 @@ from helexa.neuron.api.metrics import Metrics
 from helexa.neuron.api.refusals import refusal
 from helexa.neuron.api.relay import Relay
 from helexa.neuron.app.activation import Warmup
+from helexa.neuron.app.folder import socket_folder
 from helexa.neuron.app.host import REFRESH_S, HostView, Uptime
 from helexa.neuron.config import NeuronConfig
 from helexa.neuron.device.pool import Pool, Seat
@@ -73,8 +72,7 @@ class Neuron:
         harnesses = registry.offered(entry.name for entry in config.harnesses)
         view = HostView(config, await asyncio.to_thread(survey), harnesses, boot_id=self.boot_id)
         library = from_config(config, os.environ, lambda: {harness.name: harness.info() for harness in harnesses})
-        sockets = _private_folder()
-        stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        sockets = stack.enter_context(socket_folder(os.environ))
         crew = await stack.enter_async_context(Crew())
 
         self.pool = Pool(_seats(view, harnesses), clock=self._clock, tell=lambda news: self.keeper.hear(news))
@@ -136,13 +134,6 @@ def _host(
         boot_id=boot_id,
         blocked=view.blocked,
     )
-
-
-def _private_folder() -> Path:
-    """A folder for sockets that only this user can enter; kept short, for a socket's path may have 107 bytes."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    base = runtime if runtime and os.access(runtime, os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix="helexa-", dir=base))
 
 
 def _warn_if_open(config: NeuronConfig) -> None:

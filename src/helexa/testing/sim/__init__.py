@@ -1,1 +1,1 @@
-"""A fleet in a box: the gateway's real planner on a manual clock, with made-up nodes, models, traffic and misfortune."""
+"""A fleet in a box: the gateway's real planner on a manual clock, with made-up nodes, models, traffic and bad luck."""

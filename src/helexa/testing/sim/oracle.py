@@ -1,10 +1,10 @@
-"""What to compare with: the same planner, told by its habits what the future holds, or how popular each model really is.
+"""What to compare with: the same planner, told by its habits what the future holds, or how popular each model is.
 
 Belady's rule evicts the page whose next use is farthest. It is optimal for pages of one size in one memory. Here models
 have sizes and nodes are apart, and the true optimum is a packing problem that nobody can solve for a day of traffic. So
-"belady" is this: among the idle models of the fleet the one whose next request is farthest goes first, until a node has the
-room; of the nodes this leads to, the one whose victims are needed last and are fewest is taken. Everything else (what is
-busy, how long a load takes, who waits) is as for the other strategies, but minimum residency does not bind it.
+"belady" is this: among the idle models of the fleet the one whose next request is farthest goes first, until a node
+has the room; of the nodes this leads to, the one whose victims are needed last and are fewest is taken. All else (what
+is busy, how long a load takes, who waits) is as for the other strategies, but minimum residency does not bind it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Oracle:
         return times[at] if at < len(times) else math.inf
 
     def tell(self, fleet: Fleet, model: str, now: float) -> Fleet:
-        """`at` is infinite so that the rate does not decay: a rate of 1 / next use orders models as their next uses do."""
+        """`at` is infinite, so the rate does not decay; 1 / next use orders models as their next uses do."""
         after = self.next_use(model, now)
         known = (-after, 0.0, model)
         return with_habit(fleet, model, Habit(rate=1 / (1 + after), at=math.inf, load_s=1.0, worth=known))

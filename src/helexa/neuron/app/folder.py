@@ -1,0 +1,46 @@
+"""The private folder of the models' sockets, and the end of those that killed daemons left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+PREFIX = "helexa-neuron-"
+_LOCK = "lock"
+
+
+@contextmanager
+def socket_folder(environ: Mapping[str, str]) -> Generator[Path]:
+    """A folder that only this user can enter, for as long as the block lasts. Its path is short: a socket's may have
+    107 bytes. A lock in it says that its owner lives; process ids would not do, as containers share folders."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    base = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
+    _sweep(base)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    try:
+        with (folder / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(base: Path) -> None:
+    for folder in base.glob(PREFIX + "*"):
+        if folder.lstat().st_uid == os.getuid() and _abandoned(folder / _LOCK):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _abandoned(lock: Path) -> bool:
+    """Whether nobody holds the lock. One that is not there yet belongs to a daemon that is just starting."""
+    try:
+        with lock.open("r+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,31 @@
+"""Sockets have a private place, and a killed daemon's is cleared up by the next one."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from helexa.neuron.app.folder import PREFIX, socket_folder
+
+
+def test_the_folder_is_private_and_goes_with_its_owner(tmp_path: Path) -> None:
+    with socket_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) as folder:
+        assert folder.parent == tmp_path
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_abandoned_folder_is_removed_and_a_living_one_is_not(tmp_path: Path) -> None:
+    abandoned = tmp_path / f"{PREFIX}dead"
+    abandoned.mkdir()
+    (abandoned / "lock").touch()
+    starting = tmp_path / f"{PREFIX}starting"
+    starting.mkdir()
+    with (
+        socket_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) as living,
+        socket_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) as second,
+    ):
+        assert living.exists()
+        assert second.exists()
+        assert starting.exists()
+        assert not abandoned.exists()
