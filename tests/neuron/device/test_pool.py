@@ -64,6 +64,11 @@ async def test_progress_of_a_load_is_heard_in_order(watched: Watched, tmp_path: 
     assert heard == sorted(value for value in heard if value is not None)
 
 
+async def test_an_engine_that_cannot_tell_its_memory_says_so(watched: Watched, tmp_path: Path) -> None:
+    await watched.load("m", tmp_path / "s")
+    assert await watched.pool.memory(0) is None
+
+
 async def test_a_failed_load_tells_the_whole_chain_and_the_worker_lives_on(watched: Watched, tmp_path: Path) -> None:
     with pytest.raises(JobFailed, match="RuntimeError: the load failed, as asked"):
         await watched.load("m", tmp_path / "s", fail="load")

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,25 @@ async def test_a_device_fault_poisons_its_neighbours_and_they_recover(house: Hou
             if event is not None and event.kind == "model" and event.model is not None and event.model_id == "good":
                 statuses.append(event.model.status)
     assert statuses == ["poisoned", "recovering", "loaded"]
+
+
+async def test_what_becomes_of_a_worker_is_told(house: House) -> None:
+    await house.load("m")
+    with house.keeper.feed.listen() as news:
+        house.kill_worker()
+        states: list[str] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while "ready" not in states:
+                event = await news.get()
+                if event is not None and event.device is not None:
+                    states.append(event.device.worker_state)
+    assert states == ["restarting", "ready"]
+
+
+async def test_a_host_whose_driver_is_broken_refuses_loads_with_the_reason(house: House) -> None:
+    house.keeper._host = replace(house.keeper._host, blocked="driver mismatch")  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(Unavailable, match="driver mismatch"):
+        house.keeper.load(spec("m"))
 
 
 async def test_an_unload_gives_the_memory_back_and_says_how_much(house: House) -> None:

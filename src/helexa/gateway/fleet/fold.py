@@ -176,8 +176,8 @@ def _moved(entries: list[Entry], old: Entry | None, new: Entry | None) -> list[E
 def worth(fleet: Fleet, model: str) -> tuple[float, float, str]:
     """The eviction strategy's order of models, the least worth keeping first.
 
-    Kept in the habit. It changes only when the model is asked for or timed, never by itself, so it can stand in a sorted
-    index: all rates decay alike, so the order of two rates is the order of ln(rate) + at / window at any time.
+    Kept in the habit. It changes only when the model is asked for or timed, never by itself, so it can stand in a
+    sorted index: all rates decay alike, so the order of two rates is the order of ln(rate) + at / window at any time.
     """
     habit = fleet.habits.get(model)
     if habit is not None and habit.worth is not None:
@@ -213,11 +213,20 @@ def restore_s(fleet: Fleet, model: str) -> float:
 
 def with_habit(fleet: Fleet, model: str, habit: Habit) -> Fleet:
     """A changed habit, and the model's new rank among those that are somewhere."""
-    before = worth(fleet, model)
-    habits = {**fleet.habits, model: habit}
-    after = habit.worth or worth(replace(fleet, habits=habits), model)
-    habits[model] = replace(habit, worth=after)
-    ranking = _moved(fleet.ranking, before, after) if model in fleet.places else fleet.ranking
+    return with_habits(fleet, {model: habit})
+
+
+def with_habits(fleet: Fleet, changed: dict[str, Habit]) -> Fleet:
+    """Several at once: the habits and the ranking are copied only once."""
+    before = [worth(fleet, model) for model in changed if model in fleet.places]
+    habits = {**fleet.habits, **changed}
+    known = replace(fleet, habits=habits)
+    for model, habit in changed.items():
+        habits[model] = replace(habit, worth=habit.worth or worth(known, model))
+    ranking = fleet.ranking.copy() if before else fleet.ranking
+    for old in before:
+        del ranking[bisect_left(ranking, old)]
+        insort(ranking, worth(known, old[-1]))
     return replace(fleet, habits=habits, ranking=ranking)
 
 
@@ -244,13 +253,15 @@ def touched(habit: Habit, now: float, times: int = 1) -> Habit:
 
 def _count_uses(fleet: Fleet, now: float) -> Fleet:
     """The requests that were seated at once since the last tick, counted into the habits of their models."""
-    for there in list(fleet.places.values()):
-        for place in there.values():
-            if place.uses:
-                fleet = with_seats(fleet, replace(place, uses=0))
-                habit = fleet.habits.get(place.model, Habit(at=now))
-                fleet = with_habit(fleet, place.model, touched(habit, now, place.uses))
-    return fleet
+    used = [place for there in fleet.places.values() for place in there.values() if place.uses]
+    if not used:
+        return fleet
+    places, habits = fleet.places.copy(), dict[str, Habit]()
+    for place in used:
+        places[place.model] = {**places[place.model], place.node: replace(place, uses=0)}
+        habit = habits.get(place.model) or fleet.habits.get(place.model, Habit(at=now))
+        habits[place.model] = touched(habit, now, place.uses)
+    return with_habits(replace(fleet, places=places), habits)
 
 
 def rate_now(habit: Habit, now: float) -> float:
@@ -498,7 +509,7 @@ def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
         failures={model: there for model, there in fleet.failures.items() if model not in changed},
         free={name: free for name, free in fleet.free.items() if name in nodes},
         roomy=[entry for entry in fleet.roomy if entry[1] in nodes],
-        idlers=tuple(name for name, profile in event.profiles.items() if profile.idle_unload_s is not None),
+        idlers={name: p.idle_unload_s for name, p in event.profiles.items() if p.idle_unload_s is not None},
         wanted={**fleet.wanted, **preload},
     )
     return _ranked(replace(fleet, habits={model: replace(h, worth=None) for model, h in fleet.habits.items()}))

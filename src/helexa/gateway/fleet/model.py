@@ -161,8 +161,8 @@ class Fleet(Value, frozen=True):
     `clearing` maps a node to the model for which room is being made there; every place that is `closing` is on such a
     node. The indexes over `places` are kept by `fold`: `residents` (the models on a node), `free` (MiB free on each of
     its devices by device index), `roomy` (nodes by the room on their roomiest device, most first: `(-MiB, node)`),
-    `ranking` (the models that are somewhere, the least worth keeping first: `(worth..., model)`). `idlers` are the
-    models whose profile says `idle_unload_s`. Lists here are never changed in place.
+    `ranking` (the models that are somewhere, the least worth keeping first: `(worth..., model)`). `idlers` holds
+    `idle_unload_s` of the models that have one. Lists here are never changed in place.
     """
 
     profiles: dict[str, Profile] = {}
@@ -180,7 +180,7 @@ class Fleet(Value, frozen=True):
     free: dict[str, dict[int, int]] = {}
     roomy: list[tuple[int, str]] = []
     ranking: list[tuple[float, float, str]] = []
-    idlers: tuple[str, ...] = ()
+    idlers: dict[str, float] = {}
     max_queue: int = 1024
 
     def place(self, model: str, node: str) -> Place | None:

@@ -41,11 +41,24 @@ def step(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Instruc
 
 
 def _changes_nothing(fleet: Fleet, event: ev.Event) -> bool:
-    """A seat that was left where others go on frees nothing, and nobody is waiting for that model: it is up."""
+    """A seat that was left where others go on frees nothing; one more waiter for what loads waits like the rest."""
+    if isinstance(event, ev.Arrived):
+        return len(fleet.asks.get(event.model, {})) > 1 and _only_loads(fleet, event.model)
     if not isinstance(event, ev.Finished) or event.transport_error:
         return False
     place = fleet.place(event.model, event.node)
     return place is not None and place.in_flight > 0 and event.model not in fleet.asks
+
+
+def _only_loads(fleet: Fleet, model: str) -> bool:
+    """Its waiters wait for a load that is under way: there is nothing to decide for it."""
+    there = fleet.places.get(model)
+    if not there:
+        return False
+    for place in there.values():
+        if place.status is not Status.LOADING or not fleet.nodes[place.node].healthy:
+            return False
+    return True
 
 
 def _seat_at_once(fleet: Fleet, event: ev.Arrived, now: float) -> tuple[Fleet, list[Instruction]] | None:
@@ -103,7 +116,7 @@ class _Turn:
         sought = self._sought()
         if not sought and not self.doors:
             return
-        for model in sorted(sought, key=self._age):
+        for model in sorted((m for m in sought if not _only_loads(self.fleet, m)), key=self._age):
             self._serve(model)
         if self.clearing != self.fleet.clearing:
             self.fleet = replace(self.fleet, clearing=self.clearing)
@@ -246,12 +259,12 @@ class _Turn:
 
     def unload_idle(self) -> None:
         """`idle_unload_s`: models that nobody used for so long."""
-        for model in self.fleet.idlers:
+        for model, after in self.fleet.idlers.items():
             there = self.fleet.places.get(model)
-            after = self.fleet.profiles[model].idle_unload_s
-            if not there or after is None or model in self.fleet.asks:
+            if there is None or model in self.fleet.asks:
                 continue
-            for place in [place for place in there.values() if self.now - place.last_used >= after]:
-                idle = place.status is Status.LOADED and place.in_flight == 0 and not place.pinned
-                if idle and self.now >= place.kept_until:
+            for place in there.values():
+                if self.now - place.last_used < after or place.in_flight or place.pinned:
+                    continue
+                if place.status is Status.LOADED and self.now >= place.kept_until:
                     self._unload(model, place.node, "idle")

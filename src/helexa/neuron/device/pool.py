@@ -88,7 +88,6 @@ class _Post:
     crashes: int = 0
     stillborn: int = 0
     started_s: float = 0.0
-    memory: tuple[int, int] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -135,10 +134,6 @@ class Pool:
         """How often this device's worker was replaced."""
         return self._posts[device].restarts
 
-    def memory(self, device: int) -> tuple[int, int] | None:
-        """The last (used, free) MiB that the worker's engine told; a cache, never waits."""
-        return self._posts[device].memory
-
     async def load(self, device: int, engine: str, order: LoadOrder, report: Report) -> Facts:
         """Load a model on a device. Raises JobFailed, WorkerLost or Unavailable (poisoned, failed)."""
         done = await self._ask(device, lambda id: jobs.Load(id=id, engine=engine, order=order), report)
@@ -149,13 +144,10 @@ class Pool:
         """Unload a model. Raises as `load` does."""
         await self._ask(device, lambda id: jobs.Unload(id=id, model_id=model_id))
 
-    async def measure(self) -> None:
-        """Refresh the memory cache of every worker that is ready and not busy."""
-        for device, post in self._posts.items():
-            if post.state == "ready" and post.process is not None and post.process.busy_s == 0:
-                done = await self._ask(device, lambda id: jobs.Memory(id=id))
-                if done.used_mb is not None and done.free_mb is not None:
-                    post.memory = (done.used_mb, done.free_mb)
+    async def memory(self, device: int) -> tuple[int, int] | None:
+        """(used, free) MiB as the worker's engines see the device, or None when they cannot say."""
+        done = await self._ask(device, lambda id: jobs.Memory(id=id))
+        return None if done.used_mb is None or done.free_mb is None else (done.used_mb, done.free_mb)
 
     async def recycle(self, device: int, why: str) -> None:
         """Replace the device's worker by a fresh one, with an empty device. The owner hears of it as Lost."""
@@ -217,7 +209,7 @@ class Pool:
         """Start a worker and stay with it until it ends. Raises WorkerLost when it does not even start."""
         process = await WorkerProcess.start(post.seat.worker)
         again = post.restarts > 0
-        post.process, post.started_s, post.memory, post.stillborn = process, self._clock.now(), None, 0
+        post.process, post.started_s, post.stillborn = process, self._clock.now(), 0
         self._set(post, "ready")
         self._crew.start(self._prepare(post, process), name=f"prepare {post.seat.worker}")
         if again:

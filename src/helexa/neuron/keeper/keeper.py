@@ -29,7 +29,7 @@ from helexa.neuron.keeper.feed import Feed
 from helexa.neuron.keeper.host import Host, Preparation
 from helexa.neuron.keeper.loads import Jobs, LoadJob
 from helexa.neuron.keeper.seats import Seat, Seats
-from helexa.wire.control import Event, Model, ModelLoad, ModelSpec
+from helexa.wire.control import DeviceHealth, Event, Model, ModelLoad, ModelSpec
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +172,7 @@ class Keeper:
 
     def hear(self, news: News) -> None:
         """What the pool tells of a worker."""
+        event: life.Event | None
         match news:
             case Lost():
                 how = "; ".join((f"the worker ended: {news.how}", *news.lines))
@@ -181,10 +182,11 @@ class Keeper:
             case Dead():
                 event = life.GaveUp(cause=news.cause)
             case Ready():
-                return
+                event = None
+        self._announce_device(news.device)
         for entry in tuple(self._entries.values()):
             plan = views.plan_of(entry.state)
-            if plan is not None and news.device in plan.devices[:1]:
+            if event is not None and plan is not None and news.device in plan.devices[:1]:
                 self._tell(entry, event)
 
     async def close(self, within_s: float) -> None:
@@ -276,6 +278,18 @@ class Keeper:
             log.info("%s is %s%s", entry.model_id, views.STATUS[type(state)], words.because(state))
             self._forget_old_failures()
         self.feed.publish(Event(kind=kind, boot_id=boot_id, model_id=entry.model_id, model=self._view(entry)))
+
+    def _announce_device(self, index: int) -> None:
+        state = next((device for device in self._ledger.devices() if device.index == index), None)
+        if state is not None:
+            health = DeviceHealth(
+                index=index,
+                vram_used_mb=state.reserved_mb + state.foreign_mb,
+                vram_free_mb=state.free_mb,
+                worker=self._pool.name(index),
+                worker_state=self._pool.state(index),
+            )
+            self.feed.publish(Event(kind="device", boot_id=self._host.boot_id, device=health))
 
     def _forget_old_failures(self) -> None:
         failed = [name for name, entry in self._entries.items() if isinstance(entry.state, life.Failed)]

@@ -136,6 +136,6 @@ LARGE = Scenario(
     model_mib=(3_000, 4_500, 5_500, 8_000, 11_000),
     requests_per_s=40.0,
     zipf=0.9,
-    lasts_s=3600.0,
+    lasts_s=1200.0,
 )
 SCENARIOS = {scenario.name: scenario for scenario in (SMALL, MEDIUM, LARGE)}

@@ -103,6 +103,7 @@ def make_params(order: LoadOrder) -> Any:
     params.n_threads_http = 2 * order.slots + SPARE_HTTP_THREADS
     params.use_jinja = True
     params.ui = False
+    params.cache_ram_mib = 0  # llama.cpp's own default is 8 GiB beside the plan; the option `cache_ram` is in the plan
     params.fit_params = False  # the plan has decided; llama.cpp would quietly shrink it
     params.n_gpu_layers = 0 if device.kind == "cpu" else 999
     params.main_gpu = device.index if device.kind != "cpu" else 0
