@@ -272,7 +272,8 @@ async def test_an_answer_to_a_client_that_has_just_gone_is_nothing(serve, caplog
     done = asyncio.Event()
 
     async def handle(request, reply) -> None:
-        reset(sock)
+        if sock.fileno() >= 0:  # the next request in the pipeline may be served before the loss is noticed
+            reset(sock)
         if way == "send":
             reply.send(200, [], b"x" * 100_000)
         else:

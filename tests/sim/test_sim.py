@@ -61,8 +61,8 @@ def test_cost_is_as_good_as_knowing_how_popular_each_model_is(
     """`most` bounds the swaps in multiples of the offline optimum; docs/decisions/0004 says why it is not 1.25."""
     outcomes = compare(scenario)
     with capsys.disabled():
-        print(f"\n{scenario.name}: {scenario.nodes} nodes, {scenario.models} models, seed {scenario.seed}")  # noqa: T201
-        print(table(outcomes))  # noqa: T201
+        print(f"\n{scenario.name}: {scenario.nodes} nodes, {scenario.models} models, seed {scenario.seed}")
+        print(table(outcomes))
     swaps = {name: outcome.tally.swaps for name, outcome in outcomes.items()}
     assert all(accounted(outcome) == outcome.tally.asked for outcome in outcomes.values())
     assert outcomes["cost"].tally.served >= 0.99 * outcomes["cost"].tally.asked

@@ -21,8 +21,9 @@ from helexa.http1.server import Reply, Request
 KEEPALIVE_S = 0.9
 """A waiting client hears from us at least each second."""
 ATTEMPTS = 3
-FORWARDED = frozenset((b"accept", b"traceparent", b"tracestate", b"x-request-id", b"x-include-thinking"))
+FORWARDED = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"x-include-thinking"))
 """Request headers that reach a neuron; no other does, least of all Authorization, cookies or x-helexa-*."""
+JSON: Headers = [(b"content-type", b"application/json")]
 
 
 class QueueFull(HelexaError):
@@ -91,8 +92,9 @@ class Flow:
     async def _answer(self, call: Call, request: Request, reply: Reply, journey: Journey) -> Usage | None:
         journey.model = self._names().resolve(self._dispatcher.fleet, call.asked)
         body = call.body_for(journey.model)
-        carried = [(b"content-type", b"application/json")]
-        carried += [header for header in request.headers if header[0] in FORWARDED]
+        carried = JSON
+        if known := request.among(FORWARDED):
+            carried = [*JSON, *((name, request.header(name) or b"") for name in known)]
         avoid: frozenset[str] = frozenset()
         for attempt in range(1, ATTEMPTS + 1):
             seat = self._dispatcher.seat(journey.model, affinity=call.affinity, avoid=avoid, decision=journey.decision)

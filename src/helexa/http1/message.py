@@ -80,6 +80,10 @@ class Request:
         """The value of the header `name` (lower-case); of a repeated one, the last."""
         return self._index.get(name)
 
+    def among(self, names: frozenset[bytes]) -> frozenset[bytes]:
+        """Which of `names` (lower-case) this request has a header of."""
+        return names.intersection(self._index)
+
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target.decode('latin-1')} from {self.peer}, {len(self.body)} bytes>"
 
@@ -256,7 +260,8 @@ class ChunkedBody:
 
 
 def answer_head(status: int, headers: Iterable[Header], framing: list[bytes]) -> bytes:
-    """The head of an answer; `framing` holds this room's own lines. Raises ValueError, as `_head` does."""
+    """The head of an answer; `framing` holds this room's own lines. Raises ValueError, as
+    `_head` does."""
     lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
     lines += [b": ".join(header) for header in headers if header[0].lower() not in _OURS]
     return _head(lines + framing)

@@ -21,7 +21,7 @@ def test_the_laws_hold_in_twenty_thousand_courses_of_events(capsys: pytest.Captu
     number = int(os.environ.get("LAWS_SEED") or random.SystemRandom().randrange(2**32))
     cases = int(os.environ.get("LAWS_CASES") or 20_000)
     with capsys.disabled():
-        print(f"\nlaws of the planner: {cases:,} cases, LAWS_SEED={number}")  # noqa: T201
+        print(f"\nlaws of the planner: {cases:,} cases, LAWS_SEED={number}")
     seeded = seed(number)(type("SeededLaws", (Laws,), {}))
     rules = settings(
         max_examples=cases,

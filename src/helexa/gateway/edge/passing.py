@@ -19,13 +19,15 @@ SESSION_HEADERS = (
 )
 """What coding clients send to say which conversation this is, most telling first."""
 
+_SESSION = frozenset(SESSION_HEADERS)
+
 
 def session_of(request: Request) -> str | None:
     """The client's own key for its session, from whichever header it uses."""
-    for name in SESSION_HEADERS:
-        if (value := request.header(name)) is not None:
-            return value.decode("latin-1")
-    return None
+    found = request.among(_SESSION)
+    if not found:
+        return None
+    return (request.header(min(found, key=SESSION_HEADERS.index)) or b"").decode("latin-1")
 
 
 class Passing:

@@ -1,8 +1,8 @@
-"""The two moments of a request on a warm model, without the ceremony: most of all decisions, and each is on its path.
+"""The two moments of a request on a warm model, without the ceremony: most of all decisions, each on its path.
 
-They answer what `step` would answer to `Arrived` and `Finished` where nobody waits, or None where `step` has to think. That
-the two agree is a law that is tested. How often a model was used is kept in its place, and `fold` counts it into the
-model's habits when the clock ticks.
+They answer what `step` would answer to `Arrived` and `Finished` where nobody waits, or None where `step` has to think.
+That the two agree is a law that is tested. How often a model was used is kept in its place, and `fold` counts it into
+the model's habits when the clock ticks.
 """
 
 from __future__ import annotations
