@@ -1,5 +1,5 @@
 # The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
-.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-plan lock clean
+.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-plan bench-sim test-sim lock clean
 PYTHON ?= python3
 ARGS ?=
 
@@ -30,6 +30,12 @@ bench-stream: setup  ## what gateway and neuron cost a stream, beside the engine
 
 bench-plan: setup  ## time per decision of the planner at 10, 100 and 1,000 nodes
 	@.venv/bin/python bench/plan.py $(ARGS)
+
+bench-sim: setup  ## the simulation's table: small medium large, --seed, --hours
+	@.venv/bin/python bench/sim.py $(ARGS)
+
+test-sim: setup  ## fleets that live through a made-up day; the strategies beside the offline optimum
+	@.venv/bin/python -m pytest -m slow --timeout 900 tests/sim $(ARGS)
 
 lock: setup    ## renew the exact versions
 	@sh scripts/lock
