@@ -85,6 +85,11 @@ class Daemon:
         if number == signal.SIGKILL:
             self._process.wait()
 
+    async def exit_status(self) -> int:
+        """Wait, bounded, for an end that was asked for already."""
+        assert self._process is not None, "not started"
+        return await asyncio.to_thread(self._process.wait, STOP_S)
+
     async def stop(self) -> int:
         """SIGTERM, a bounded wait; the exit status."""
         if self._process is None or self._process.poll() is not None:
