@@ -229,7 +229,7 @@ def test_a_killed_neuron_is_started_again_and_its_model_loaded(tmp_path: Path) -
     running = Up(tmp_path)
     running.until_printed("Ctrl-C stops everything")
     try:
-        body = chat(stream=True, max_tokens=2000)
+        body = chat(stream=True, max_tokens=2000, ignore_eos=True)
         lines: list[str] = []
         with httpx2.stream("POST", f"{running.url}/v1/chat/completions", json=body, timeout=60) as answer:
             for line in answer.iter_lines():

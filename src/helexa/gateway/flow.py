@@ -100,8 +100,13 @@ class Flow:
             seat = self._dispatcher.seat(journey.model, affinity=call.affinity, avoid=avoid, decision=journey.decision)
             transport = False
             try:
-                await self._sit(seat, call, reply, journey)
+                if not seat.ask():
+                    await self._wait(seat, call, reply, journey)
+                journey.node = seat.node
+                journey.seated = self._clock.now()
                 return await self._proxy.pass_on(call, body, reply, journey, carried, _shown(journey))
+            except RefusedSeat as refused:
+                raise refusal_of(refused) from refused
             except TryAnother as trouble:
                 transport = trouble.transport
                 self._learn(seat.node, journey.model, trouble)
@@ -119,19 +124,13 @@ class Flow:
             self._dispatcher.tell(ev.Missed(node=node, reason=trouble.error.message, limit=1))
             self._look_again(node)
 
-    async def _sit(self, seat: Seat, call: Call, reply: Reply, journey: Journey) -> None:
-        """Come to a seat, keeping a streaming client company while it waits. Raises what the planner refuses with."""
-        try:
-            if not seat.ask():
-                journey.waited = True
-                if call.stream:
-                    await self._keep_company(seat, call, reply, journey)
-                elif not await seat.wait(self._max_wait_s()):
-                    raise self._still_loading(journey)
-        except RefusedSeat as refused:
-            raise refusal_of(refused) from refused
-        journey.node = seat.node
-        journey.seated = self._clock.now()
+    async def _wait(self, seat: Seat, call: Call, reply: Reply, journey: Journey) -> None:
+        """Wait for the seat, keeping a streaming client company. Raises what the planner refuses with."""
+        journey.waited = True
+        if call.stream:
+            await self._keep_company(seat, call, reply, journey)
+        elif not await seat.wait(self._max_wait_s()):
+            raise self._still_loading(journey)
 
     async def _keep_company(self, seat: Seat, call: Call, reply: Reply, journey: Journey) -> None:
         while not await seat.wait(KEEPALIVE_S):

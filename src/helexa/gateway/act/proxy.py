@@ -76,12 +76,14 @@ class Proxy:
         except UpstreamError as error:
             unreachable = isinstance(error, ConnectFailed)
             raise TryAnother(_failed(journey, str(error)), transport=True, unreachable=unreachable) from error
-        async with answer:
+        try:
             if answer.status != 200:
                 return await self._refused(call, answer, reply, journey, shown)
             if call.stream:
                 return await self._streamed(call, answer, reply, journey, shown)
             return await self._whole(call, answer, reply, journey, shown)
+        finally:
+            answer.close()  # before its end this closes the connection, which is how an engine hears of it
 
     async def _whole(self, call: Call, answer: Answer, reply: Reply, journey: Journey, shown: Headers) -> Usage | None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from typing import Literal
@@ -40,13 +41,18 @@ class AccessLog:
         sys.stderr.buffer.flush()
 
 
+@functools.lru_cache(maxsize=64)
+def _time_of_day(wall_s: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(wall_s))
+
+
 def _for_people(
     journey: Journey, status: int, error: str | None, usage: Usage | None, now: float, wall: float
 ) -> bytes:
     first = f"{journey.first - journey.began:.3f}" if journey.first is not None else "-"
     tokens = f"{usage.prompt_tokens}({usage.cached})>{usage.completion_tokens}" if usage else "-"
     return (
-        f"{time.strftime('%H:%M:%S', time.localtime(wall))} {status} {journey.endpoint}"
+        f"{_time_of_day(int(wall))} {status} {journey.endpoint}"
         f" {journey.model or journey.asked} @{journey.node or '-'} {now - journey.began:.3f}s ttft={first}"
         f" tokens={tokens} {error or 'ok'} {journey.request_id}"
     ).encode()
