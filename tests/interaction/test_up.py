@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from helexa.testing.fleet import free_port
+from helexa.testing.hub import MockHub
 
 MODEL = "smollm2-135m-instruct"
 pytestmark = pytest.mark.timeout(180)
@@ -27,12 +28,18 @@ pytestmark = pytest.mark.timeout(180)
 class Up:
     """A running `cortex up`, and what it printed."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.port, self.neuron_port = free_port(), free_port()
         command = [sys.executable, "-m", "helexa", "up", "--port", str(self.port), "--state-dir", str(folder)]
         command += ["--metrics-port", str(free_port()), "--neuron-port", str(self.neuron_port), *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(environ or {})},
+        )
         self.url = f"http://127.0.0.1:{self.port}"
         self.printed = ""
 
@@ -208,6 +215,24 @@ def test_another_model_file_is_served_under_its_own_name(up: Up, tmp_path: Path)
         status = other.end()
     assert status == 0
     assert gone(family)
+
+
+def test_a_model_of_the_hub_is_fetched_and_served_in_the_quant_that_was_named(up: Up, tmp_path: Path) -> None:
+    weights = _cached("SmolLM2-135M-Instruct.Q4_1.gguf")[0]
+    with MockHub() as hub:
+        hub.add(
+            "org/smol-gguf", {"smol-Q4_1.gguf": weights, "smol-Q8_0.gguf": b"GGUF not this one", "README.md": b"hi"}
+        )
+        environ = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        other = Up(tmp_path / "state", "--model", "org/smol-gguf:q4-1", environ=environ)
+        try:
+            other.until_printed("Ctrl-C stops everything")
+            answer = httpx2.post(
+                f"{other.url}/v1/chat/completions", json={**chat(), "model": "org/smol-gguf"}, timeout=60
+            )
+            assert answer.json()["usage"]["completion_tokens"] == 8
+        finally:
+            other.end()
 
 
 def _cached(name: str) -> list[Path]:
