@@ -55,16 +55,19 @@ def test_the_anthropic_sdk_gets_the_same_message_streamed_and_not(up: Up) -> Non
 
 def test_the_openai_sdk_gets_a_response_and_can_go_on_from_it(up: Up) -> None:
     with openai.OpenAI(base_url=f"{up.url}/v1", api_key="anything", max_retries=0) as client:
-        first = client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=8)
+        first = client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=8, temperature=0)
         assert first.output_text
         second = client.responses.create(
-            model=MODEL, input="And now?", previous_response_id=first.id, max_output_tokens=8
+            model=MODEL, input="And now?", previous_response_id=first.id, max_output_tokens=8, temperature=0
         )
         assert second.usage is not None
         assert first.usage is not None
         assert second.usage.input_tokens > first.usage.input_tokens
         events = [
-            event.type for event in client.responses.create(model=MODEL, input="Hi", max_output_tokens=4, stream=True)
+            event.type
+            for event in client.responses.create(
+                model=MODEL, input="Say hello.", max_output_tokens=4, temperature=0, stream=True
+            )
         ]
         assert events[0] == "response.created"
         assert events[-1] == "response.incomplete"

@@ -79,7 +79,9 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def chat(**more: Any) -> dict[str, Any]:
-    return {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8, **more}
+    """A request whose answer is the same each time: a real model at a temperature may stop after one token."""
+    messages = [{"role": "user", "content": "Say hello."}]
+    return {"model": MODEL, "messages": messages, "max_tokens": 8, "temperature": 0, "seed": 1, **more}
 
 
 def test_it_says_how_to_use_it(up: Up) -> None:
@@ -90,7 +92,7 @@ def test_it_says_how_to_use_it(up: Up) -> None:
 
 def test_the_printed_curl_line_streams_real_tokens(up: Up) -> None:
     line = next(line for line in up.printed.splitlines() if "curl -N" in line)
-    command = line[line.index("curl") :].replace('"stream":true', '"stream":true,"max_tokens":8')
+    command = line[line.index("curl") :].replace('"stream":true', '"stream":true,"temperature":0,"max_tokens":8')
     printed = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True).stdout
     assert printed.count("data: {") > 3
     assert printed.rstrip().endswith("data: [DONE]")
@@ -99,13 +101,11 @@ def test_the_printed_curl_line_streams_real_tokens(up: Up) -> None:
 def test_the_unmodified_openai_sdk_gets_the_same_answer_streamed_and_not(up: Up) -> None:
     client = openai.OpenAI(base_url=f"{up.url}/v1", api_key="anything", max_retries=0)
     with client:
-        whole = client.chat.completions.create(**chat(temperature=0, seed=1))
+        whole = client.chat.completions.create(**chat())
         assert whole.choices[0].message.content
         assert whole.usage is not None
         assert whole.usage.completion_tokens == 8
-        stream = client.chat.completions.create(
-            **chat(temperature=0, seed=1, stream=True, stream_options={"include_usage": True})
-        )
+        stream = client.chat.completions.create(**chat(stream=True, stream_options={"include_usage": True}))
         chunks = list(stream)
         text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
         assert text == whole.choices[0].message.content
