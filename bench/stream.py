@@ -47,7 +47,7 @@ def in_process(path: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         device = DeviceRef(kind="cpu", index=0, memory_mb=4096)
         order = LoadOrder(
-            model_id="m", files=(path,), devices=(device,), socket=f"{folder}/s", context=CONTEXT, slots=SLOTS
+            model_id="m", files=(path,), devices=(device,), socket=f"{folder}/s.sock", context=CONTEXT, slots=SLOTS
         )
         server = xl.Server(make_params(order))
         print("ready", flush=True)
@@ -170,7 +170,7 @@ def report(count: int, direct: list[float], chain: list[float], firsts: list[flo
     total = count * TOKENS
     ratio = statistics.median(a / b for a, b in zip(direct, chain, strict=True))
     best = min(direct) / min(chain)
-    verdict = "PASS" if max(ratio, best) >= 0.95 else "FAIL"
+    verdict = "PASS" if ratio >= 0.95 else "FAIL"
     print(
         f"{count:>8} {total / statistics.median(direct):>17.1f} {total / statistics.median(chain):>12.1f} {ratio:>7.3f}"
         f" {statistics.median(firsts) * 1000:>8.1f}  {verdict} (of the best of each: {best:.3f})",
