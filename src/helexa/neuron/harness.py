@@ -47,6 +47,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     used_mb: int | None
     tool_call: bool = False
     reasoning: bool = False
+    hears_on_write: bool = False
+    """It notices that a client has left only when it writes, so it has to be made to write (`api/coax.py`)."""
 
 
 class Report(Protocol):

@@ -59,16 +59,45 @@ async def test_a_real_model_answers_streams_counts_and_unloads(client: Client, m
     assert (await client.get("/models")).json == []
 
 
-async def test_a_client_that_leaves_frees_the_slot_in_the_engine(client: Client, model_id: str) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_frees_the_slot_in_the_engine(client: Client, model_id: str, stream: bool) -> None:
+    """Long before the answer would have ended: 1,900 tokens take this model more than ten seconds."""
     keeper = client.neuron.keeper
-    async with client.chatting(model_id, "Tell me a very long story.", stream=True, max_tokens=2000) as answer:
-        async for piece in answer.chunks():
-            if b"content" in piece:
-                break
-    await until(lambda: keeper.loads()[0].in_flight == 0)
     (socket,) = keeper.sockets()
-    async with asyncio.timeout(5):
-        while await _busy_slots(socket):  # noqa: ASYNC110 - llama.cpp tells nobody when a slot comes free
+    asking = asyncio.create_task(client.chat(model_id, "Tell me a story.", stream=stream, max_tokens=1900, **LONG))
+    await until_busy(socket, 1)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await until(lambda: keeper.loads()[0].in_flight == 0)
+    await until_busy(socket, 0)
+
+
+async def test_a_client_that_leaves_in_a_long_prefill_frees_the_slot_at_the_next_batch(
+    client: Client, model_id: str
+) -> None:
+    (socket,) = client.neuron.keeper.sockets()
+    prompt = " ".join(f"w{at}" for at in range(400))
+    asking = asyncio.create_task(client.chat(model_id, prompt, max_tokens=200, **LONG))
+    await until_busy(socket, 1)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await until_busy(socket, 0)
+
+
+async def test_progress_frames_do_not_reach_the_client_unless_it_asked(client: Client, model_id: str) -> None:
+    plain = await client.chat(model_id, "hi", stream=True, max_tokens=2)
+    assert b"prompt_progress" not in plain.body
+    assert plain.events[0]["choices"][0]["delta"]["role"] == "assistant"
+    asked = await client.chat(model_id, "hi", stream=True, max_tokens=2, return_progress=True)
+    assert b"prompt_progress" in asked.body
+
+
+LONG = {"ignore_eos": True, "temperature": 0}
+
+
+async def until_busy(socket: str, slots: int) -> None:
+    async with asyncio.timeout(6):
+        while await _busy_slots(socket) != slots:  # noqa: ASYNC110 - llama.cpp tells nobody when a slot comes free
             await asyncio.sleep(0.02)
 
 

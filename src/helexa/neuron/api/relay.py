@@ -16,7 +16,7 @@ from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
 from helexa.http1.client import Answer, Origin, UpstreamError
 from helexa.http1.message import Header, Request
 from helexa.http1.server import Reply
-from helexa.neuron.api import answers
+from helexa.neuron.api import answers, coax
 from helexa.neuron.api.metrics import Metrics
 from helexa.neuron.keeper import Keeper, Seat
 from helexa.wire import envelopes
@@ -31,6 +31,7 @@ ERROR_BODY_LIMIT = 64 * 1024
 IDLE_CONNECTION_S = 4.0
 """llama.cpp closes a connection that was idle for 5 s; one that is younger is surely open."""
 _UPSTREAM_HEADERS: list[Header] = [(b"content-type", b"application/json")]
+_STREAMABLE = frozenset(("/v1/chat/completions", "/v1/completions"))
 _KEPT_HEADERS = frozenset((b"content-type", b"cache-control", b"x-accel-buffering"))
 
 
@@ -60,7 +61,7 @@ class Relay:
         task = asyncio.current_task()
         seat.on_cut = None if task is None else partial(_cancel, task)
         try:
-            await self._exchange(request, seat, sink)
+            await self._exchange(request, seat, sink, streamed=streamed)
         except asyncio.CancelledError:
             if task is None or not seat.was_cut:
                 raise
@@ -75,13 +76,18 @@ class Relay:
             seat.on_cut = None
             sink.close()
 
-    async def _exchange(self, request: Request, seat: Seat, sink: Sink) -> None:
+    async def _exchange(self, request: Request, seat: Seat, sink: Sink, *, streamed: bool) -> None:
         origin = await self._origin(seat.socket)
-        async with await origin.request(b"POST", request.target, _UPSTREAM_HEADERS, request.body) as answer:
+        body, gathered = _asked_of(request, seat, streamed=streamed)
+        async with await origin.request(b"POST", request.target, _UPSTREAM_HEADERS, body) as answer:
             if answer.status >= 400:
-                body = await answer.read(ERROR_BODY_LIMIT)
-                raise BadAnswer(fault=upstream_fault(answer.status, body))
-            sink.begin(answer)
+                raise BadAnswer(fault=upstream_fault(answer.status, await answer.read(ERROR_BODY_LIMIT)))
+            if gathered:
+                pieces: list[bytes] = []
+                await answer.relay(pieces.append)
+                sink.whole(coax.gather(b"".join(pieces)))
+                return
+            sink.begin(answer, prefill=body is not request.body)
             await answer.relay(sink.write)
             sink.end()
 
@@ -109,13 +115,16 @@ class Sink:
     def __init__(self, reply: Reply, *, pulse: bool) -> None:
         self._reply = reply
         self._between_events = True
+        self._prefill: coax.Prefill | None = None
         self._events = pulse
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
         self._timer = self._loop.call_later(SIGN_OF_LIFE_S, self._beat) if pulse else None
 
-    def begin(self, answer: Answer) -> None:
-        """The engine's head has come. From here on a client that is slow to read slows its engine down."""
+    def begin(self, answer: Answer, *, prefill: bool) -> None:
+        """The engine's head has come. From here on a client that is slow to read slows its engine down. `prefill`: the
+        answer begins with progress frames, which are not the client's."""
+        self._prefill = coax.Prefill() if prefill else None
         self._reply.on_pressure = answer.pause
         if self._reply.started:
             return
@@ -128,9 +137,19 @@ class Sink:
 
     def write(self, data: bytes) -> None:
         """A piece of the answer."""
+        if self._prefill is not None:
+            data = self._prefill.feed(data)
+            if self._prefill.over:
+                self._prefill = None
+            if not data:
+                return
         self._last = self._loop.time()
         self._between_events = data.endswith(b"\n\n")
         self._reply.write(data)
+
+    def whole(self, body: bytes) -> None:
+        """A whole answer."""
+        self._reply.send(200, answers.JSON, body)
 
     def end(self) -> None:
         """The answer is whole."""
@@ -163,6 +182,17 @@ class Sink:
             silent_s = 0.0
             self._last = self._loop.time()
         self._timer = self._loop.call_later(max(0.05, SIGN_OF_LIFE_S - silent_s), self._beat)
+
+
+def _asked_of(request: Request, seat: Seat, *, streamed: bool) -> tuple[bytes, bool]:
+    """The body that the engine gets, and whether its stream has to be gathered into a whole answer."""
+    if not seat.hears_on_write or request.path not in _STREAMABLE:
+        return request.body, False
+    if not streamed:
+        return coax.as_stream(request.body), True
+    if coax.asks_for_progress(request.body):
+        return request.body, False
+    return coax.with_progress(request.body), False
 
 
 def _cancel(task: asyncio.Task[object]) -> None:

@@ -237,7 +237,12 @@ class Keeper:
             if isinstance(before, life.Unloading) and entry.seats is not None:
                 entry.seats.reopen()
             elif not isinstance(before, life.Loaded):
-                entry.seats = Seats(entry.model_id, entry.order.socket, self._gate(state.plan))
+                entry.seats = Seats(
+                    entry.model_id,
+                    entry.order.socket,
+                    self._gate(state.plan),
+                    hears_on_write=state.facts.hears_on_write,
+                )
             self._end_job(entry, None)
         elif entry.seats is not None and not isinstance(state, life.Unloading | life.Loaded):
             entry.seats.close(words.not_now(entry.model_id, state))

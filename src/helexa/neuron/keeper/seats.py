@@ -18,6 +18,7 @@ class Seat:
 
     model_id: str
     socket: str
+    hears_on_write: bool = False
     on_cut: Callable[[], None] | None = None
     was_cut: bool = False
 
@@ -31,8 +32,9 @@ class Seat:
 class Seats:
     """The seats and the queue of one loaded model."""
 
-    def __init__(self, model_id: str, socket: str, gate: Gate) -> None:
+    def __init__(self, model_id: str, socket: str, gate: Gate, *, hears_on_write: bool = False) -> None:
         self._model_id, self._socket, self._gate = model_id, socket, gate
+        self._hears_on_write = hears_on_write
         self._decoding: set[Seat] = set()
         self._passing: set[Seat] = set()
         self._waiting: deque[asyncio.Future[Seat]] = deque()
@@ -112,7 +114,7 @@ class Seats:
             raise
 
     def _sit(self, row: set[Seat]) -> Seat:
-        seat = Seat(model_id=self._model_id, socket=self._socket)
+        seat = Seat(model_id=self._model_id, socket=self._socket, hears_on_write=self._hears_on_write)
         row.add(seat)
         self._empty.clear()
         return seat

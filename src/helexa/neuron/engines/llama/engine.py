@@ -16,7 +16,7 @@ from helexa.neuron.engines.llama import options
 from helexa.neuron.engines.llama.binding import xl
 from helexa.neuron.harness import Engine, Facts, LoadOrder, Report, Resident
 
-CPU_BATCH_TOKENS = 512
+CPU_BATCH_TOKENS = 256
 """Cancelling waits for the end of a step, which with 2048 prompt tokens on a CPU takes seconds and gains nothing."""
 SPARE_HTTP_THREADS = 16
 """A kept-alive connection holds a thread of llama.cpp's server, so there are more threads than seats."""
@@ -149,6 +149,7 @@ def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
         used_mb=max(0, used_mb),
         tool_call=tools,
         reasoning=reasoning,
+        hears_on_write=True,
     )
 
 
