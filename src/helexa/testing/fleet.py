@@ -103,23 +103,73 @@ class Daemon:
             return await asyncio.to_thread(self._process.wait)
 
 
-class Fleet:
-    """Neurons and a gateway. `neurons` maps a name to what its neuron.toml holds beyond port and address."""
+class Gateway:
+    """A `cortex serve`, and what it says of the fleet."""
 
-    def __init__(self, folder: Path, *, neurons: dict[str, str], models: str = "", cortex: str = "") -> None:
-        self.folder = folder
-        self.neurons: dict[str, Daemon] = {}
+    def __init__(self, folder: Path, name: str, text: str) -> None:
         port, metrics = free_port(), free_port()
         self.url, self.metrics_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/metrics"
-        listed = "".join(self._neuron(name, text) for name, text in neurons.items())
-        (folder / "models.toml").write_text(models)
-        config = folder / "cortex.toml"
+        config = folder / f"{name}.toml"
         config.write_text(
-            f'models_config = "models.toml"\n{cortex}\n[gateway]\nlisten = "127.0.0.1:{port}"\n'
-            f'metrics_listen = "127.0.0.1:{metrics}"\nmax_wait_s = 30\n\n[polling]\nevery_s = 1.0\n{listed}'
+            f'{text}\n[gateway]\nlisten = "127.0.0.1:{port}"\nmetrics_listen = "127.0.0.1:{metrics}"\nmax_wait_s = 30\n'
         )
         self.cortex = Daemon("helexa.cli.cortex", config, self.url)
         self.http = httpx2.AsyncClient(base_url=self.url, timeout=60.0)
+
+    async def nodes(self) -> dict[str, dict[str, Any]]:
+        """Every node by its name, as `/cortex/v1/nodes` shows it."""
+        return {node["name"]: node for node in (await self.http.get("/cortex/v1/nodes")).json()["nodes"]}
+
+    async def node(self, name: str) -> dict[str, Any]:
+        return (await self.nodes())[name]
+
+    async def entry(self, model: str) -> dict[str, Any]:
+        """The model as `/v1/models` shows it."""
+        return (await self.http.get(f"/v1/models/{model}")).json()
+
+    async def all_healthy(self) -> bool:
+        try:
+            nodes = await self.nodes()
+        except (httpx2.HTTPError, ValueError):
+            return False
+        return bool(nodes) and all(node["healthy"] for node in nodes.values())
+
+    async def until_status(self, model: str, status: str, *, limit_s: float = 20.0) -> None:
+        async def there() -> bool:
+            return (await self.entry(model))["status"] == status
+
+        await eventually(there, f"{model} {status}", limit_s=limit_s)
+
+    async def until_idle(self, *, limit_s: float = 10.0) -> None:
+        """No request in flight, as the gateway counts them."""
+
+        async def idle() -> bool:
+            return not any(place["in_flight"] for node in (await self.nodes()).values() for place in node["models"])
+
+        await eventually(idle, "nothing in flight", limit_s=limit_s)
+
+
+class Fleet(Gateway):
+    """Neurons and a gateway, or several. `neurons` maps a name to what its neuron.toml holds beyond port and address;
+    `cortex` and `polling` are laid into cortex.toml. Itself it is the first gateway; `others` are the rest."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        neurons: dict[str, str],
+        models: str = "",
+        cortex: str = "",
+        polling: str = "every_s = 1.0",
+        gateways: int = 1,
+    ) -> None:
+        self.folder = folder
+        self.neurons: dict[str, Daemon] = {}
+        (folder / "models.toml").write_text(models)
+        listed = "".join(self._neuron(name, text) for name, text in neurons.items())
+        text = f'models_config = "models.toml"\n{cortex}\n[polling]\n{polling}\n{listed}'
+        super().__init__(folder, "cortex", text)
+        self.others = [Gateway(folder, f"cortex{number}", text) for number in range(2, gateways + 1)]
 
     def _neuron(self, name: str, text: str) -> str:
         port = free_port()
@@ -130,7 +180,7 @@ class Fleet:
         return f'\n[[neurons]]\nname = "{name}"\nendpoint = "{url}"\n'
 
     async def __aenter__(self) -> Self:
-        for daemon in (*self.neurons.values(), self.cortex):
+        for daemon in self.daemons:
             daemon.start()
         try:
             await eventually(self._up, "every node healthy", limit_s=START_S)
@@ -144,46 +194,34 @@ class Fleet:
     ) -> None:
         await self.stop()
 
+    @property
+    def gateways(self) -> list[Gateway]:
+        return [self, *self.others]
+
+    @property
+    def daemons(self) -> list[Daemon]:
+        return [*self.neurons.values(), *(gateway.cortex for gateway in self.gateways)]
+
     async def _up(self) -> bool:
-        for daemon in (self.cortex, *self.neurons.values()):
+        for daemon in self.daemons:
             if daemon.ended:
                 raise Died(log=daemon.log, said=daemon.log.read_text()[-2000:])
-        return await self.all_healthy()
+        return all([await gateway.all_healthy() for gateway in self.gateways])
 
     async def stop(self) -> None:
-        await self.http.aclose()
-        for daemon in (self.cortex, *self.neurons.values()):
-            await daemon.stop()
+        for gateway in self.gateways:
+            await gateway.http.aclose()
+        await asyncio.gather(*(gateway.cortex.stop() for gateway in self.gateways))
+        await asyncio.gather(*(daemon.stop() for daemon in self.neurons.values()))
 
-    async def all_healthy(self) -> bool:
-        try:
-            nodes = (await self.http.get("/cortex/v1/nodes")).json()["nodes"]
-        except (httpx2.HTTPError, ValueError):
-            return False
-        return all(node["healthy"] for node in nodes) and len(nodes) == len(self.neurons)
-
-    async def entry(self, model: str) -> dict[str, Any]:
-        """The model as `/v1/models` shows it."""
-        return (await self.http.get(f"/v1/models/{model}")).json()
-
-    async def node(self, name: str) -> dict[str, Any]:
-        nodes = (await self.http.get("/cortex/v1/nodes")).json()["nodes"]
-        return next(node for node in nodes if node["name"] == name)
-
-    async def until_status(self, model: str, status: str, *, limit_s: float = 20.0) -> None:
-        async def there() -> bool:
-            return (await self.entry(model))["status"] == status
-
-        await eventually(there, f"{model} {status}", limit_s=limit_s)
-
-    async def until_idle(self, *, limit_s: float = 10.0) -> None:
-        """No request in flight, as the gateway counts them."""
+    async def until_neurons_idle(self, *, limit_s: float = 10.0) -> None:
+        """No request in flight or queued, as the neurons count them."""
 
         async def idle() -> bool:
-            nodes = (await self.http.get("/cortex/v1/nodes")).json()["nodes"]
-            return not any(place["in_flight"] for node in nodes for place in node["models"])
+            healths = [(await self.http.get(f"{daemon.url}/health")).json() for daemon in self.neurons.values()]
+            return not any(row["in_flight"] or row["queue_depth"] for health in healths for row in health["models"])
 
-        await eventually(idle, "nothing in flight", limit_s=limit_s)
+        await eventually(idle, "no seat taken on any neuron", limit_s=limit_s)
 
 
 def ask(model: str, text: str = "one two three", **more: object) -> dict[str, object]:
