@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from helexa.base.errors import InvalidRequest
-from helexa.wire.checks import check_chat, check_completions, check_embeddings
+from helexa.wire.checks import CHECKS, check_chat, check_completions, check_embeddings
 
 from .shared import all_fixtures, encode
 
@@ -61,6 +61,18 @@ def test_what_an_engine_may_know_is_let_through(fields: dict[str, Any]) -> None:
         ({"audio": {"voice": "a"}}, "audio"),
         ({"n": 0}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -5}, "max_tokens"),
+        ({"max_tokens": 2**31}, "max_tokens"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"min_p": -0.1}, "min_p"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"seed": 2**64}, "seed"),
+        ({"top_logprobs": -1}, "top_logprobs"),
+        ({"user": 5}, "user"),
+        ({"prompt_cache_key": ["a"]}, "prompt_cache_key"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
@@ -90,6 +102,28 @@ def test_what_would_be_lost_without_a_word_is_refused_by_name(fields: dict[str, 
     with pytest.raises(InvalidRequest) as caught:
         chat(**fields)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/rerank", {"query": "q", "documents": []}, "documents"),
+        ("/v1/rerank", {"query": 5, "documents": ["a"]}, "query"),
+        ("/tokenize", {"content": {}}, "content"),
+        ("/detokenize", {"tokens": [1, -1]}, "tokens.1"),
+        ("/apply-template", {"messages": "x"}, "messages"),
+    ],
+)
+def test_every_path_of_a_neuron_has_a_check(path: str, fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        CHECKS[path](encode({"model": "m", **fields}))
+    assert caught.value.param == param
+
+
+def test_a_check_returns_what_routing_needs() -> None:
+    body = {"model": "m", "input": "a", "user": "u", "prompt_cache_key": "k"}
+    found = check_embeddings(encode(body))
+    assert (found.model, found.stream, found.affinity) == ("m", None, "k")
 
 
 @pytest.mark.parametrize("prompt", ["a", ["a", "b"], [1, 2], [[1, 2], [3]]])

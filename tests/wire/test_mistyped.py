@@ -61,17 +61,17 @@ BODIES += [
 ]  # fmt: skip
 
 
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path
     if path and path[-1] in ("input_schema", "parameters", "schema", "logit_bias", "metadata"):
         return
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in pairs:
-        yield from _paths(inner, (*path, key))
+        yield from paths_in(inner, (*path, key))
 
 
-def _with(body: Any, path: tuple[Any, ...], value: Any) -> Any:
+def replaced(body: Any, path: tuple[Any, ...], value: Any) -> Any:
     body = copy.deepcopy(body)
     place = body
     for key in path[:-1]:
@@ -110,9 +110,9 @@ def _names(param: str, path: tuple[Any, ...]) -> bool:
 def test_every_field_mistyped_in_turn_is_read_or_refused_by_name(name: str, dialect: str, body: dict[str, Any]) -> None:
     READERS[dialect](encode(body))
     strictly_named = total = 0
-    for path in _paths(body):
+    for path in paths_in(body):
         for wrong in WRONG:
-            param = _refused_param(dialect, encode(_with(body, path, wrong)))
+            param = _refused_param(dialect, encode(replaced(body, path, wrong)))
             if param is None:
                 continue
             total += 1

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from helexa.wire.intake import ABSENT
+from helexa.wire.intake import ABSENT, Count, ModelName, Natural, NotNegative, Share, TopK
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -167,7 +167,7 @@ class ToolChoice(msgspec.Struct, frozen=True):
 
 class ThinkingConfig(msgspec.Struct, frozen=True):
     type: str
-    budget_tokens: int | None = None
+    budget_tokens: Natural | None = None
 
 
 class OutputFormat(msgspec.Struct, frozen=True):
@@ -187,16 +187,16 @@ class Metadata(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True):
     """`POST /v1/messages`; `max_tokens` is asked for by the translator, because counting tokens goes without."""
 
-    model: str
+    model: ModelName
     messages: list[Message]
     system: str | list[Text] | None = None
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     stop_sequences: list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
+    temperature: NotNegative | None = None
+    top_p: Share | None = None
+    top_k: TopK | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None

@@ -1,87 +1,93 @@
-"""Looks over a request that stays in its own dialect and travels as bytes: what is wrong with it, by field.
+"""Reads a request that stays in its own dialect and travels as bytes: what routing needs, and what is wrong with it.
 
-Lenient: unknown fields, unknown part types and unknown values pass, because an engine may know them. Refused are
-mistyped fields, and what would be lost without a word: audio, files, tools that nobody here can run, and a choice of a
-tool that was not offered.
+One decode in C does nearly all of it, types, ranges and roles; the rest is looked at only where it was given. Lenient:
+unknown fields, unknown part types and unknown values pass, because an engine may know them. Refused are mistyped
+fields, and what would be lost without a word: audio, files, tools that nobody here can run, and a choice of a tool
+that was not offered.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import TypeAlias, TypeVar
+
+import msgspec
 
 from helexa.base.errors import InvalidRequest
 from helexa.wire import intake
 from helexa.wire import openai_chat as shapes
 
-_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+Check: TypeAlias = Callable[[bytes], shapes.Asked]
+_A = TypeVar("_A", bound=shapes.Asked)
+
+_NO_NAMES: frozenset[str] = frozenset()
 _MODES = frozenset(("auto", "none", "required"))
 _FORMATS = frozenset(("text", "json_object", "json_schema"))
 _IMPOSSIBLE = frozenset(("input_audio", "file"))
 
+_CHAT = msgspec.json.Decoder(shapes.Request)
 
-def check_chat(body: bytes) -> None:
+
+def check_chat(body: bytes) -> shapes.Request:
     """A `/v1/chat/completions` body. Raises InvalidRequest naming the field."""
-    request = intake.read(shapes.REQUEST, body)
-    if not request.messages:
-        raise intake.refuse("messages", "at least one message is required")
+    request = intake.read(_CHAT, body)
     for index, message in enumerate(request.messages):
-        _message(message, f"messages.{index}")
-    if "audio" in (request.modalities or ()):
+        if message.content.__class__ is list:
+            _parts(message, f"messages.{index}.content")
+    if request.modalities and "audio" in request.modalities:
         raise intake.refuse("modalities", "audio is not supported by this server")
     if intake.given(request.audio):
         raise intake.refuse("audio", "is not supported by this server")
-    _at_least_one("max_tokens", request.max_tokens)
-    _at_least_one("max_completion_tokens", request.max_completion_tokens)
-    _at_least_one("n", request.n)
-    _format(request.response_format)
-    _choice(request.tool_choice, _tools(request.tools or []))
+    if request.response_format is not None:
+        _format(request.response_format)
+    names = _tools(request.tools) if request.tools else _NO_NAMES
+    if request.tool_choice is not None:
+        _choice(request.tool_choice, names)
+    return request
 
 
-def check_completions(body: bytes) -> None:
-    """A `/v1/completions` body. Raises InvalidRequest naming the field."""
-    request = intake.read(shapes.COMPLETION_REQUEST, body)
-    _at_least_one("n", request.n)
-    if request.max_tokens is not None and request.max_tokens < 0:
-        raise intake.refuse("max_tokens", "must not be negative")
-
-
-def check_embeddings(body: bytes) -> None:
+def check_embeddings(body: bytes) -> shapes.EmbeddingRequest:
     """A `/v1/embeddings` body. Raises InvalidRequest naming the field."""
-    request = intake.read(shapes.EMBEDDING_REQUEST, body)
+    request = intake.read(_EMBEDDING, body)
     if not request.input:
         raise intake.refuse("input", "must not be empty")
-    if request.encoding_format not in (None, "float", "base64"):
-        raise intake.refuse("encoding_format", f"must be float or base64, not '{request.encoding_format}'")
-    _at_least_one("dimensions", request.dimensions)
+    return request
 
 
-def _at_least_one(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise intake.refuse(name, "must be at least 1")
+def _plain(shape: type[_A]) -> Callable[[bytes], _A]:
+    """The check of a request whose shape says it all."""
+    decoder = msgspec.json.Decoder(shape)
+    return lambda body: intake.read(decoder, body)
 
 
-def _message(message: shapes.MessageIn, at: str) -> None:
-    if message.role not in _ROLES:
-        raise intake.refuse(f"{at}.role", f"must be one of {', '.join(sorted(_ROLES))}, not '{message.role}'")
-    if message.content is None and message.role in ("system", "developer", "user"):
-        raise intake.refuse(f"{at}.content", "Field required")
-    if message.role == "tool" and message.tool_call_id is None:
-        raise intake.refuse(f"{at}.tool_call_id", "Field required")
-    if isinstance(message.content, list):
-        for index, part in enumerate(message.content):
-            _part(part, f"{at}.content.{index}")
+_EMBEDDING = msgspec.json.Decoder(shapes.EmbeddingRequest)
+check_completions = _plain(shapes.CompletionRequest)
+CHECKS: dict[str, Check] = {
+    "/v1/chat/completions": check_chat,
+    "/v1/completions": check_completions,
+    "/v1/embeddings": check_embeddings,
+    "/v1/rerank": _plain(shapes.RerankRequest),
+    "/tokenize": _plain(shapes.TokenizeRequest),
+    "/detokenize": _plain(shapes.DetokenizeRequest),
+    "/apply-template": check_chat,
+}
+"""The check of each path that a neuron serves: returns the request, raises InvalidRequest naming the field."""
 
 
-def _part(part: shapes.PartIn, at: str) -> None:
-    if part.type in _IMPOSSIBLE:
-        raise intake.refuse(f"{at}.type", f"parts of type '{part.type}' are not supported by this server")
-    if part.type == "text" and part.text is None:
-        raise intake.refuse(f"{at}.text", "Field required")
-    if part.type == "image_url" and part.image_url is None:
-        raise intake.refuse(f"{at}.image_url", "Field required")
+def _parts(message: shapes.MessageIn, at: str) -> None:
+    assert isinstance(message.content, list)
+    for index, part in enumerate(message.content):
+        if part.type in _IMPOSSIBLE:
+            problem = f"parts of type '{part.type}' are not supported by this server"
+            raise intake.refuse(f"{at}.{index}.type", problem)
+        if part.type == "text" and part.text is None:
+            raise intake.refuse(f"{at}.{index}.text", "Field required")
+        if part.type == "image_url" and part.image_url is None:
+            raise intake.refuse(f"{at}.{index}.image_url", "Field required")
 
 
-def _format(wanted: shapes.ResponseFormat | None) -> None:
-    if wanted is None:
-        return
+def _format(wanted: shapes.ResponseFormat) -> None:
     if wanted.type not in _FORMATS:
         raise intake.refuse("response_format.type", f"must be text, json_object or json_schema, not '{wanted.type}'")
     if wanted.type == "json_schema" and wanted.json_schema is None:
@@ -93,20 +99,17 @@ def _format(wanted: shapes.ResponseFormat | None) -> None:
 def _tools(tools: list[shapes.ToolIn]) -> set[str]:
     names: set[str] = set()
     for index, tool in enumerate(tools):
-        at = f"tools.{index}"
         if tool.type != "function":
-            raise intake.refuse(f"{at}.type", f"this server does not run tools of type '{tool.type}'")
+            raise intake.refuse(f"tools.{index}.type", f"this server does not run tools of type '{tool.type}'")
         if tool.function is None:
-            raise intake.refuse(f"{at}.function", "Field required")
+            raise intake.refuse(f"tools.{index}.function", "Field required")
         if intake.given(tool.function.parameters):
-            intake.an_object(tool.function.parameters, f"{at}.function.parameters")
+            intake.an_object(tool.function.parameters, "tools", index, "function.parameters")
         names.add(tool.function.name)
     return names
 
 
-def _choice(choice: str | shapes.ChoiceIn | None, names: set[str]) -> None:
-    if choice is None:
-        return
+def _choice(choice: str | shapes.ChoiceIn, names: AbstractSet[str]) -> None:
     if isinstance(choice, str):
         _mode("tool_choice", choice, names)
     elif choice.type == "allowed_tools":
@@ -121,7 +124,7 @@ def _choice(choice: str | shapes.ChoiceIn | None, names: set[str]) -> None:
         raise _absent(choice.function.name)
 
 
-def _mode(at: str, mode: str, names: set[str]) -> None:
+def _mode(at: str, mode: str, names: AbstractSet[str]) -> None:
     if mode not in _MODES:
         raise intake.refuse(at, f"must be auto, none or required, not '{mode}'")
     if mode == "required" and not names:

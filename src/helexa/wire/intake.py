@@ -7,13 +7,24 @@ however broken, raises anything else.
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from helexa.base.errors import InvalidRequest
 
 T = TypeVar("T")
+
+# Numbers that engines keep in 32 bits are bounded here: most of them cut a larger one without a word.
+ModelName: TypeAlias = Annotated[str, Meta(min_length=1)]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Natural: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Int64: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+TopK: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+"""-1 and 0 both switch it off, each in its own engine."""
 
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 _INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
@@ -49,22 +60,26 @@ ABSENT = msgspec.Raw()
 
 def given(raw: msgspec.Raw) -> bool:
     """Whether an optional raw field holds anything; `null` is absence."""
-    return bytes(raw) not in (b"", b"null")
+    return raw is not ABSENT and memoryview(raw)[0] != _NULL
+
+
+_NULL = ord("n")
 
 
 def kind_of(raw: msgspec.Raw) -> str:
     """The JSON type of a raw value: object, array, str, null, bool or number."""
-    first = bytes(raw).lstrip()[:1]
-    return _KINDS.get(first, "number")
+    return _KINDS.get(memoryview(raw)[0], "number")
 
 
-_KINDS = {b"{": "object", b"[": "array", b'"': "str", b"n": "null", b"t": "bool", b"f": "bool"}
+_KINDS = {
+    ord(sign): kind for sign, kind in zip('{["ntf', ("object", "array", "str", "null", "bool", "bool"), strict=True)
+}
 
 
-def an_object(raw: msgspec.Raw, at: str) -> msgspec.Raw:
+def an_object(raw: msgspec.Raw, *path: str | int) -> msgspec.Raw:
     """`raw` itself if it is a JSON object; a schema or a tool input is passed on unread, but it must be one."""
     if (kind := kind_of(raw)) != "object":
-        raise refuse(at, f"Expected `object`, got `{kind}`")
+        raise refuse(join(*path), f"Expected `object`, got `{kind}`")
     return raw
 
 

@@ -7,11 +7,14 @@ the rest of the chunk.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
-from helexa.wire.intake import ABSENT
+from helexa.wire.intake import ABSENT, Count, Int64, ModelName, Natural, NotNegative, Share, TopK
+
+Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 
 # ── A client's request ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -21,7 +24,7 @@ class ImageUrl(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str | None = None
 
 
-class PartIn(msgspec.Struct, frozen=True):
+class PartIn(msgspec.Struct, frozen=True, gc=False):
     """Unknown part types pass a check: an engine may know them."""
 
     type: str
@@ -30,27 +33,55 @@ class PartIn(msgspec.Struct, frozen=True):
     refusal: str | None = None
 
 
-class FunctionIn(msgspec.Struct, frozen=True):
+class FunctionIn(msgspec.Struct, frozen=True, gc=False):
     name: str
     arguments: str | None = None
 
 
-class CallIn(msgspec.Struct, frozen=True):
+class CallIn(msgspec.Struct, frozen=True, gc=False):
     function: FunctionIn | None = None
     id: str | None = None
     type: str | None = None
 
 
-class MessageIn(msgspec.Struct, frozen=True):
-    role: str
+class SystemIn(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="system"):
+    content: str | list[PartIn]
+    name: str | None = None
+
+
+class DeveloperIn(SystemIn, frozen=True, gc=False, tag_field="role", tag="developer"):
+    pass
+
+
+class UserIn(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="user"):
+    content: str | list[PartIn]
+    name: str | None = None
+
+
+class AssistantIn(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="assistant"):
     content: str | list[PartIn] | None = None
     name: str | None = None
     tool_calls: list[CallIn] | None = None
-    tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
     function_call: FunctionIn | None = None
+
+
+class ToolResultIn(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="tool"):
+    tool_call_id: str
+    content: str | list[PartIn] | None = None
+    name: str | None = None
+
+
+class FunctionResultIn(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="function"):
+    """The old form of a tool's result; it has no id."""
+
+    name: str
+    content: str | list[PartIn] | None = None
+
+
+MessageIn: TypeAlias = SystemIn | DeveloperIn | UserIn | AssistantIn | ToolResultIn | FunctionResultIn
 
 
 class FunctionTool(msgspec.Struct, frozen=True):
@@ -101,77 +132,113 @@ class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     include_usage: bool | None = None
 
 
-class Request(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a request of any kind may say, and all that routing needs to know of it."""
+
+    model: ModelName
+    stream: bool | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @property
+    def affinity(self) -> str | None:
+        """The client's word for which requests share a prompt prefix, the most telling first."""
+        return self.prompt_cache_key or self.user or self.safety_identifier
+
+
+class Request(Asked, frozen=True, kw_only=True, gc=False):
     """`POST /v1/chat/completions` as a client writes it."""
 
-    model: str
-    messages: list[MessageIn]
+    messages: Annotated[list[MessageIn], Meta(min_length=1)]
     tools: list[ToolIn] | None = None
     tool_choice: str | ChoiceIn | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     stop: str | list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    n: int | None = None
+    temperature: NotNegative | None = None
+    top_p: Share | None = None
+    top_k: TopK | None = None
+    min_p: Share | None = None
+    repetition_penalty: NotNegative | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: Int64 | None = None
+    n: Count | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Natural | None = None
     logit_bias: dict[str, float] | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
     modalities: list[str] | None = None
     audio: msgspec.Raw = ABSENT
 
 
-Tokens: TypeAlias = str | list[str | int | list[int]]
+Tokens: TypeAlias = str | list[str | Natural | list[Natural]]
 """Text, texts, token ids, or lists of token ids."""
 
 
-class CompletionRequest(msgspec.Struct, frozen=True):
+class CompletionRequest(Asked, frozen=True, kw_only=True, gc=False):
     """`POST /v1/completions`; the prompt may be token ids."""
 
-    model: str
     prompt: Tokens
     suffix: str | None = None
-    max_tokens: int | None = None
+    max_tokens: Natural | None = None
     stop: str | list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    n: int | None = None
-    best_of: int | None = None
-    logprobs: int | None = None
+    temperature: NotNegative | None = None
+    top_p: Share | None = None
+    top_k: TopK | None = None
+    min_p: Share | None = None
+    repetition_penalty: NotNegative | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: Int64 | None = None
+    n: Count | None = None
+    best_of: Count | None = None
+    logprobs: Natural | None = None
     echo: bool | None = None
     logit_bias: dict[str, float] | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
 
 
-class EmbeddingRequest(msgspec.Struct, frozen=True):
+class EmbeddingRequest(Asked, frozen=True, kw_only=True, gc=False):
     """`POST /v1/embeddings`; langchain sends token ids by default."""
 
-    model: str
     input: Tokens
-    encoding_format: str | None = None
-    dimensions: int | None = None
-    user: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Count | None = None
+
+
+class RerankDocument(msgspec.Struct, frozen=True, gc=False):
+    text: str
+
+
+class RerankRequest(Asked, frozen=True, kw_only=True, gc=False):
+    """`POST /v1/rerank`, as Jina and Cohere write it."""
+
+    query: str
+    documents: Annotated[list[str | RerankDocument], Meta(min_length=1)]
+    top_n: Count | None = None
+    return_documents: bool | None = None
+
+
+class TokenizeRequest(Asked, frozen=True, kw_only=True, gc=False):
+    """`POST /tokenize`: llama.cpp calls the text `content`, vLLM `prompt`."""
+
+    content: Tokens | None = None
+    prompt: Tokens | None = None
+    add_special: bool | None = None
+    parse_special: bool | None = None
+    with_pieces: bool | None = None
+
+
+class DetokenizeRequest(Asked, frozen=True, kw_only=True, gc=False):
+    """`POST /detokenize`."""
+
+    tokens: list[Natural]
 
 
 # ── The request a neuron gets ──────────────────────────────────────────────────────────────────────────────────
@@ -321,6 +388,3 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 CHUNK = msgspec.json.Decoder(Chunk)
-REQUEST = msgspec.json.Decoder(Request)
-COMPLETION_REQUEST = msgspec.json.Decoder(CompletionRequest)
-EMBEDDING_REQUEST = msgspec.json.Decoder(EmbeddingRequest)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from helexa.wire.intake import ABSENT
+from helexa.wire.intake import ABSENT, Count, ModelName, NotNegative, Share
 
 
 class ItemKind(msgspec.Struct, frozen=True):
@@ -107,15 +107,15 @@ class ReasoningConfig(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True):
     """`POST /v1/responses`."""
 
-    model: str
+    model: ModelName
     input: str | list[msgspec.Raw] | None = None
     instructions: str | None = None
     tools: list[Tool] | None = None
     tool_choice: str | Choice | None = None
     parallel_tool_calls: bool | None = None
-    max_output_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    max_output_tokens: Count | None = None
+    temperature: NotNegative | None = None
+    top_p: Share | None = None
     text: TextConfig | None = None
     reasoning: ReasoningConfig | None = None
     user: str | None = None

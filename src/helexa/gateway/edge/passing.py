@@ -7,7 +7,8 @@ from helexa.gateway.act.proxy import Headers
 from helexa.gateway.edge.translated import passed, refusal
 from helexa.http1.server import Request
 from helexa.wire import envelopes
-from helexa.wire.peek import peek, rewrite_model
+from helexa.wire.checks import CHECKS
+from helexa.wire.peek import rewrite_model
 from helexa.wire.sse import COMMENT, DONE
 
 SESSION_HEADERS = (
@@ -36,12 +37,12 @@ class Passing:
     __slots__ = ("_body", "affinity", "asked", "endpoint", "stream")
 
     def __init__(self, request: Request, endpoint: str) -> None:
-        found = peek(request.body)
+        found = CHECKS[endpoint](request.body)
         self._body = request.body
         self.endpoint = endpoint
         self.asked = found.model
         self.stream = bool(found.stream)
-        self.affinity = session_of(request)
+        self.affinity = session_of(request) or found.affinity
 
     def body_for(self, model: str) -> bytes:
         return self._body if model == self.asked else rewrite_model(self._body, model)

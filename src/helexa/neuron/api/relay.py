@@ -1,8 +1,8 @@
 """The relay: bytes between a client's connection and the Unix socket on which the worker serves the model.
 
-Of a request only `model` and `stream` are read; of an answer only whether an event has just ended, so that a sign of
-life may be put in between. A client that leaves cancels its handler, which closes the upstream connection, which is how
-the engine learns of it.
+A request is read once, for what is wrong with it and for `model` and `stream`; of an answer it is only seen whether an
+event has just ended, so that a sign of life may be put in between. A client that leaves cancels its handler, which
+closes the upstream connection, which is how the engine learns of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from helexa.neuron.api.metrics import Metrics
 from helexa.neuron.keeper import Keeper, Seat
 from helexa.wire import envelopes
 from helexa.wire.canon import BadAnswer
-from helexa.wire.peek import peek
+from helexa.wire.checks import CHECKS
 from helexa.wire.upstream import upstream_fault
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Relay:
     async def __call__(self, request: Request, reply: Reply, *, queued: bool) -> None:
         """Relay one request. Raises a HelexaError while nothing of the answer has been sent; `queued`: it decodes, and
         so waits for a seat."""
-        asked = peek(request.body)
+        asked = CHECKS[request.path](request.body)
         began = time.monotonic()
         try:
             async with self._keeper.seat(asked.model, queued=queued) as seat:

@@ -45,8 +45,7 @@ class ChatAsk:
 
 def read_chat(body: bytes, *, can: Capabilities, model: str | None = None, strict: bool = False) -> ChatAsk:
     """Read a `/v1/chat/completions` body. Raises InvalidRequest."""
-    check_chat(body)
-    request = intake.read(shapes.REQUEST, body)
+    request = check_chat(body)
     lost = tuple(name for name in _LOST if getattr(request, name) not in (None, False, {}) and _changes(request, name))
     if lost and strict:
         raise intake.refuse(lost[0], "is not supported by the model behind this server")
@@ -69,7 +68,7 @@ def read_chat(body: bytes, *, can: Capabilities, model: str | None = None, stric
         ask=ask,
         model=request.model,
         notices=lost,
-        affinity=request.prompt_cache_key or request.user or request.safety_identifier,
+        affinity=request.affinity,
         include_usage=bool(request.stream_options and request.stream_options.include_usage),
     )
 
@@ -101,16 +100,18 @@ def _turns(messages: list[shapes.MessageIn]) -> list[Turn]:
     legacy = ""  # id of the last call in the old form, which has none
     for index, message in enumerate(messages):
         at = f"messages.{index}"
-        match message.role:
-            case "system" | "developer":
+        match message:
+            case shapes.SystemIn():
                 turns.append(Turn("system", _parts(message.content)))
-            case "assistant":
+            case shapes.AssistantIn():
                 legacy = f"call_{index}" if message.function_call else legacy
                 turns.append(Turn("assistant", _said(message, at, legacy)))
-            case "tool" | "function":
-                result = ToolResult(message.tool_call_id or legacy, _parts(message.content), False, at)
+            case shapes.ToolResultIn():
+                result = ToolResult(message.tool_call_id, _parts(message.content), False, at)
                 turns.append(Turn("user", (result,)))
-            case _:
+            case shapes.FunctionResultIn():
+                turns.append(Turn("user", (ToolResult(legacy, _parts(message.content), False, at),)))
+            case shapes.UserIn():
                 turns.append(Turn("user", _parts(message.content)))
     return [turn for turn in turns if turn.parts or turn.role == "user"]
 
@@ -127,7 +128,7 @@ def _parts(content: str | list[shapes.PartIn] | None) -> tuple[TextPart | ImageP
     return tuple(parts)
 
 
-def _said(message: shapes.MessageIn, at: str, legacy: str) -> tuple[Part, ...]:
+def _said(message: shapes.AssistantIn, at: str, legacy: str) -> tuple[Part, ...]:
     thought = message.reasoning_content or message.reasoning
     parts: list[Part] = [ThoughtPart(thought)] if thought else []
     parts += _parts(message.content) or _parts(message.refusal)

@@ -317,8 +317,6 @@ def _sampling(request: shapes.Request, can: Capabilities, *, counting: bool) -> 
     limit = request.max_tokens
     if limit is None and not counting:
         raise intake.refuse("max_tokens", "Field required")
-    if limit is not None and limit < 1:
-        raise intake.refuse("max_tokens", "Input should be greater than or equal to 1")
     for index, stop in enumerate(request.stop_sequences or ()):
         if stop and not stop.strip():
             raise intake.refuse(f"stop_sequences.{index}", "each stop sequence must contain non-whitespace")

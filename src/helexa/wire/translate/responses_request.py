@@ -279,10 +279,8 @@ def _place(calls: list[ToolCall], waiting: dict[str, deque[Turn]], out: list[Tur
 
 
 def _sampling(request: shapes.Request, can: Capabilities) -> Sampling:
-    limit = request.max_output_tokens
-    if limit is not None and limit < 1:
-        raise intake.refuse("max_output_tokens", "must be at least 1")
-    return Sampling(max_tokens=clamped(limit, can), temperature=request.temperature, top_p=request.top_p)
+    limit = clamped(request.max_output_tokens, can)
+    return Sampling(max_tokens=limit, temperature=request.temperature, top_p=request.top_p)
 
 
 def _format(request: shapes.Request) -> Format | None:

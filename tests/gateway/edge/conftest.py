@@ -1,0 +1,44 @@
+"""A gateway in this process in front of a scripted neuron, which records what reaches it byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from helexa.gateway import config as cfg
+from helexa.gateway.app import Cortex
+from helexa.testing.neuron import FakeModel, ScriptedNeuron
+
+WARM, COLD = "org/warm", "org/cold"
+ALIASES = {"an alias": WARM, "gpt-*": WARM}
+
+
+class Edge:
+    """`http` talks to the gateway, `neuron` is what stands behind it; `WARM` is loaded there, `COLD` is not."""
+
+    def __init__(self, neuron: ScriptedNeuron, cortex: Cortex, http: httpx2.AsyncClient) -> None:
+        self.neuron, self.cortex, self.http = neuron, cortex, http
+
+    async def post(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> httpx2.Response:
+        """These very bytes."""
+        return await self.http.post(path, content=body, headers={"content-type": "application/json", **(headers or {})})
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Edge]:
+    async with ScriptedNeuron(FakeModel(id=WARM, loaded=True), FakeModel(id=COLD)) as neuron:
+        config = cfg.CortexConfig(
+            gateway=cfg.Gateway(listen="127.0.0.1:0", metrics_listen="127.0.0.1:0"),
+            neurons=(cfg.Neuron(name="n1", endpoint=neuron.url),),
+        )
+        models = cfg.ModelsFile(models=(cfg.Profile(id=COLD),), aliases=ALIASES)
+        cortex = Cortex(config, models)
+        (url,) = await cortex.start()
+        try:
+            await neuron.until(lambda: bool(neuron.asked("/models")))
+            async with httpx2.AsyncClient(base_url=url, timeout=20.0) as http:
+                yield Edge(neuron, cortex, http)
+        finally:
+            await cortex.stop(0.0)
