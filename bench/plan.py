@@ -1,7 +1,9 @@
 """What a decision of the planner costs: microseconds for each kind of event, on fleets of 10, 100 and 1,000 nodes.
 
-The planner is driven alone, event after event, in one process, with the garbage collector as it comes. Two bars, both
-on medians: 50 us at 10 nodes and 200 us at 1,000, for all but a refusal, whose answer holds every node's arithmetic.
+The planner is driven alone, event after event, in one process, with the garbage collector as it comes; the time is what
+its thread spent on a CPU. Two bars, both on medians: 50 us at 10 nodes and 200 us at 1,000. A refusal, whose answer holds
+the arithmetic of up to 16 nodes, may take 1,000 us; for a crowd, where thirty models are planned in one turn, the time
+is for each of them and has no bar.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
@@ -25,7 +29,8 @@ MEMORY_MIB = (8_192, 12_288, 16_384, 24_576, 49_152, 81_920)
 MODEL_MIB = (900, 1_500, 2_500, 4_500, 5_500, 8_500, 14_500, 20_000, 40_000)
 MODELS = {10: 100, 100: 500, 1000: 2000}
 BARS_US = {10: 50.0, 1000: 200.0}
-UNBOUNDED = ("refusal",)
+REFUSAL_US = 1000.0
+UNBOUNDED = ("crowded, each of 30 waiters",)
 WAITERS = 30
 
 
@@ -40,9 +45,9 @@ class Rig:
 
     def tell(self, event: ev.Event) -> tuple[float, list[object]]:
         """(microseconds, instructions); the fleet moves on."""
-        begun = time.perf_counter_ns()
+        begun = time.thread_time_ns()
         self.fleet, out = step(self.fleet, event, self.now)
-        return (time.perf_counter_ns() - begun) / 1000, list(out)
+        return (time.thread_time_ns() - begun) / 1000, list(out)
 
     def arrived(self, model: str) -> ev.Arrived:
         self.asks += 1
@@ -132,6 +137,31 @@ def refused(rig: Rig) -> Iterator[float]:
         yield took
 
 
+def crowded(rig: Rig) -> Iterator[float]:
+    """Every model is busy and thirty others wait for room: a model's last request ends, and somebody may have it.
+
+    The time is for each that waits.
+    """
+    for model, there in rig.fleet.places.items():
+        for _ in there:
+            rig.tell(rig.arrived(model))
+    for number in range(20 * len(rig.fleet.nodes)):
+        if len(rig.fleet.asks) == WAITERS:
+            break
+        name = f"late-{number}"
+        profiles = {**rig.fleet.profiles, name: Profile(id=name, vram_mb=rig.random.choice(MODEL_MIB[-3:]))}
+        rig.fleet = replace(rig.fleet, profiles=profiles)
+        for order in rig.tell(rig.arrived(name))[1]:
+            assert isinstance(order, Load)
+            rig.tell(ev.Loaded(model=name, node=order.node, took_s=1.0))
+    assert len(rig.fleet.asks) == WAITERS
+    start, seated = rig.fleet, [p for there in rig.fleet.places.values() for p in there.values() if p.in_flight == 1]
+    while True:
+        rig.fleet, rig.now = start, rig.now + 0.01
+        place = rig.random.choice(seated)
+        yield rig.tell(ev.Finished(model=place.model, node=place.node))[0] / WAITERS
+
+
 def ticked(rig: Rig) -> Iterator[float]:
     """The clock's own event, with nobody waiting."""
     while True:
@@ -187,6 +217,7 @@ SCENARIOS: dict[str, Callable[[Rig], Iterator[float]]] = {
     "tick": ticked,
     "poll without news": polled,
     "busy mix, each event": busy,
+    "crowded, each of 30 waiters": crowded,
     "refusal": refused,
 }
 
@@ -211,16 +242,16 @@ def main() -> int:
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
     options = parser.parse_args()
     missed: list[str] = []
-    print(f"{'us: median / p99':26}" + "".join(f"{f'{n} nodes, {MODELS[n]} models':>26}" for n in options.nodes))
+    print(f"{'us: median / p99':28}" + "".join(f"{f'{n} nodes, {MODELS[n]} models':>26}" for n in options.nodes))
     for scenario in (name for name in SCENARIOS if options.only in name):
         cells: list[str] = []
         for nodes in options.nodes:
             middle, worst = measure(nodes, scenario, options.seconds, options.seed)
             cells.append(f"{middle:>15,.1f} /{worst:>9,.1f}")
-            bar = BARS_US.get(nodes)
+            bar = REFUSAL_US if scenario == "refusal" else BARS_US.get(nodes)
             if bar and middle > bar and scenario not in UNBOUNDED:
                 missed.append(f"{scenario} at {nodes} nodes: {middle:,.0f} us, the bar is {bar:,.0f}")
-        print(f"{scenario:26}" + "".join(cells), flush=True)
+        print(f"{scenario:28}" + "".join(cells), flush=True)
     for line in missed:
         print("missed:", line)
     return 1 if missed else 0

@@ -108,3 +108,5 @@ def plan(model: str, *, endpoint: Endpoint = None, json: AsJson = False) -> None
     for one in found["candidates"]:
         need = f", needs {human_mib(one['needed_mb'])}" if one["needed_mb"] else ""
         print(f"  {one['node']}: {one['verdict']}{need}; {one['detail']}")
+    if found["not_weighed"]:
+        print(f"  {found['not_weighed']} more nodes were no likelier and are not weighed in full")

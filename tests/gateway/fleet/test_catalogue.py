@@ -10,7 +10,7 @@ from helexa.base.errors import UnknownModel
 from helexa.gateway.config import ModelsFile, Profile
 from helexa.gateway.edge.render import judge
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.fleet.catalogue import Names, listing
+from helexa.gateway.fleet.catalogue import SHOWN, Names, listing
 from helexa.wire import control
 from tests.gateway.plan.world import World
 
@@ -31,6 +31,17 @@ def test_an_infeasible_model_is_listed_with_the_arithmetic() -> None:
     assert row["status"] == "infeasible"
     assert "900 MiB" in row["reason"]
     assert "500 MiB total" in row["reason"]
+
+
+def test_a_model_that_is_infeasible_on_many_nodes_gives_some_reasons_and_counts_the_others() -> None:
+    row = entries(World({f"n{i}": 500 for i in range(100)}, {"a": 900}))["a"]
+    assert row["reason"].count("500 MiB total") == SHOWN
+    assert row["reason"].endswith(f"and so on {100 - SHOWN} more nodes")
+
+
+def test_a_model_is_feasible_on_every_node_of_a_large_fleet_that_could_hold_it() -> None:
+    row = entries(World({f"n{i}": 1000 for i in range(100)}, {"a": 900}))["a"]
+    assert len(row["feasible_on"]) == 100
 
 
 def test_a_loading_model_shows_its_stage_and_progress() -> None:

@@ -6,6 +6,7 @@ from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Status
 from helexa.gateway.plan.instructions import Load, Refuse, Seat, Unload, Why
+from helexa.gateway.plan.place import MOST
 from helexa.wire import control
 
 from .world import World
@@ -148,6 +149,33 @@ def test_a_model_that_can_never_fit_evicts_nothing_and_is_told_each_nodes_arithm
     assert refusal.fields["kind"] == "does_not_fit"
     assert refusal.fields["nodes"]["n2"]["needed_mb"] == 9000
     assert refusal.fields["nodes"]["n2"]["per_device"][0]["available_mb"] == 2000
+
+
+def test_a_refusal_in_a_large_fleet_shows_some_nodes_and_counts_the_others() -> None:
+    world = World({f"n{i}": 500 for i in range(100)}, {"a": 900})
+    refused = world.refused[world.ask("a")]
+    assert (len(refused.appraisals), refused.nodes) == (MOST, 100)
+    assert f"nor can any of {100 - MOST} more nodes" in refused.message
+
+
+def test_a_model_waits_for_the_one_busy_node_of_many_that_could_ever_hold_it() -> None:
+    world = World({**{f"n{i}": 500 for i in range(100)}, "z": 1000}, {"a": 900, "b": 950})
+    world.ask("b")
+    world.load_done()
+    world.ask("a")
+    assert world.fleet.clearing == {"z": "a"}
+    assert not world.refused
+
+
+def test_a_report_without_news_is_planned_nothing_for() -> None:
+    world = World({"n1": 1000}, {"a": 900, "b": 950})
+    world.ask("a")
+    world.load_done()
+    world.ask("b")
+    world.see("n1")
+    known = world.fleet
+    world.see("n1")
+    assert world.fleet is known
 
 
 def test_memory_of_other_processes_is_neither_free_nor_evictable() -> None:

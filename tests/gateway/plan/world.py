@@ -8,7 +8,7 @@ from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.fold import fold, worth
 from helexa.gateway.fleet.model import Fleet, Place, Status
-from helexa.gateway.plan.evict import rank
+from helexa.gateway.plan.evict import AtRest, rank
 from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Seat, Unload, Verdict
 from helexa.gateway.plan.place import candidates, need, shortlist
 from helexa.gateway.plan.step import step
@@ -191,9 +191,11 @@ class World:
         """What the indexes point at is no worse a verdict than weighing every node."""
         there = self.fleet.places.get(model, {})
         full = [one for one in candidates(self.fleet, model, self.now) if one.node not in there]
-        best = full[0].verdict if full and full[0].verdict in (Verdict.FITS, Verdict.EVICT) else None
-        short = shortlist(self.fleet, model, self.now, {})
-        assert (short[0].verdict if short else None) is best, f"{model}: {short} instead of {full}"
+        best = full[0].verdict if full else None
+        short = shortlist(self.fleet, model, self.now, {}, AtRest(self.fleet))
+        if short or best in (Verdict.FITS, Verdict.EVICT):
+            assert short, f"{model}: nothing instead of {full}"
+            assert short[0].verdict is best, f"{model}: {short} instead of {full}"
 
     def check(self) -> None:
         """The laws that hold at every moment."""

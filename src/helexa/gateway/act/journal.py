@@ -17,7 +17,7 @@ Quick = tuple[str, str, float]
 class Entry:
     """One request's way to its seat. Times are seconds since it arrived."""
 
-    __slots__ = ("actions", "appraisals", "began", "decision", "model", "node", "outcome", "waited_s", "wall")
+    __slots__ = ("actions", "appraisals", "began", "decision", "model", "node", "nodes", "outcome", "waited_s", "wall")
 
     def __init__(self, decision: str, model: str, began: float, wall: float) -> None:
         self.decision = decision
@@ -29,6 +29,7 @@ class Entry:
         self.waited_s: float | None = None
         self.actions: list[tuple[float, str]] = []
         self.appraisals: tuple[Appraisal, ...] = ()
+        self.nodes = 0
 
 
 class Journal:
@@ -81,11 +82,11 @@ class Journal:
         elif isinstance(one, Refuse):
             entry = self._end(one.ask, now, f"refused: {one.message}", None)
             if entry is not None:
-                entry.appraisals = one.appraisals
+                entry.appraisals, entry.nodes = one.appraisals, one.nodes
         elif isinstance(one, Load):
             for entry in self._waiting(one.model):
                 entry.actions.append((now - entry.began, f"load on {one.node}"))
-                entry.appraisals = one.appraisals
+                entry.appraisals, entry.nodes = one.appraisals, one.nodes
         elif isinstance(one, Unload) and one.made_for is not None:
             for entry in self._waiting(one.made_for):
                 entry.actions.append((now - entry.began, f"evict {one.model} from {one.node}"))
@@ -122,4 +123,5 @@ def told(entry: Entry) -> dict[str, Any]:
             }
             for found in entry.appraisals
         ],
+        "not_weighed": max(0, entry.nodes - len(entry.appraisals)),
     }

@@ -176,7 +176,9 @@ class _Admin:
         shown: dict[str, Any] = {"actions": [render.instruction(one) for one in out]}
         if model is not None:
             shown["model"] = model
-            shown["candidates"] = [render.appraisal(found) for found in candidates(fleet, model, now)]
+            weighed = candidates(fleet, model, now)
+            shown["candidates"] = [render.appraisal(found) for found in weighed]
+            shown["not_weighed"] = len(fleet.nodes) - len(weighed)
             shown["waits"] = model in after.asks
             habit = fleet.habits.get(model)
             shown |= {"expected_load_s": habit.load_s} if habit and habit.load_s is not None else {}

@@ -6,23 +6,25 @@ from typing import Any
 
 from helexa.gateway.fleet.catalogue import Verdict as Judged
 from helexa.gateway.fleet.model import Fleet, Node, Place, Status
-from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload, Verdict
-from helexa.gateway.plan.place import candidates
+from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload
+from helexa.gateway.plan.place import Told, need, nevers
 
 
 def judge(fleet: Fleet, model: str, now: float) -> list[Judged]:
     """Each node's verdict on a model, as the catalogue shows it: feasible unless the totals say never."""
-    return [
-        Judged(
-            node=found.node,
-            feasible=found.verdict is not Verdict.NEVER,
-            detail=found.detail,
-            needed_mb=found.needed_mb * max(1, len(found.devices)),
-            failed=found.verdict is Verdict.BACKOFF,
-        )
-        for found in candidates(fleet, model, now)
-        if fleet.nodes[found.node].seen
-    ]
+    never = nevers(fleet, model)
+    return [_judged(fleet, model, node, never(node), now) for node in fleet.nodes.values() if node.seen]
+
+
+def _judged(fleet: Fleet, model: str, node: Node, never: Told | None, now: float) -> Judged:
+    per_device, devices = need(fleet, model, node.name)
+    failure = fleet.failure(model, node.name)
+    failed = never is None and failure is not None and now < failure.until
+
+    def why() -> str:
+        return never().detail if never is not None else failure.error if failure is not None else ""
+
+    return Judged(node=node.name, feasible=never is None, why=why, needed_mb=per_device * devices, failed=failed)
 
 
 def health(fleet: Fleet) -> dict[str, Any]:

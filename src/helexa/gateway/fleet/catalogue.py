@@ -21,15 +21,20 @@ OWNER = "helexa"
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a node could serve a model, totals only: the planner's judgement, as the catalogue needs it."""
+    """Whether a node could serve a model, totals only: the planner's judgement, as the catalogue needs it.
+
+    `why` tells the reason when it cannot, or when its last load failed; it is asked only where that is shown.
+    """
 
     node: str
     feasible: bool
-    detail: str
+    why: Callable[[], str]
     needed_mb: int = 0
     failed: bool = False
 
 
+SHOWN = 16
+"""How many nodes' reasons are told of one model."""
 Judge = Callable[[str], list[Verdict]]
 """model id -> one verdict a node."""
 
@@ -135,7 +140,9 @@ def _status(places: list[Place], verdicts: list[Verdict]) -> str:
 def _reason(status: str, verdicts: list[Verdict], places: list[Place]) -> dict[str, Any]:
     unservable = [f"{place.node}: {place.reason}" for place in places if not place.servable and place.reason]
     if status in ("infeasible", "failed"):
-        unservable += [f"{v.node}: {v.detail}" for v in verdicts if not v.feasible or v.failed]
+        told = [verdict for verdict in verdicts if not verdict.feasible or verdict.failed]
+        unservable += [f"{verdict.node}: {verdict.why()}" for verdict in told[:SHOWN]]
+        unservable += [f"and so on {len(told) - SHOWN} more nodes"] if len(told) > SHOWN else []
     return {"reason": "; ".join(unservable)} if unservable else {}
 
 

@@ -253,15 +253,15 @@ def touched(habit: Habit, now: float, times: int = 1) -> Habit:
 
 def _count_uses(fleet: Fleet, now: float) -> Fleet:
     """The requests that were seated at once since the last tick, counted into the habits of their models."""
-    used = [place for there in fleet.places.values() for place in there.values() if place.uses]
-    if not used:
+    if not fleet.used:
         return fleet
     places, habits = fleet.places.copy(), dict[str, Habit]()
-    for place in used:
-        places[place.model] = {**places[place.model], place.node: replace(place, uses=0)}
-        habit = habits.get(place.model) or fleet.habits.get(place.model, Habit(at=now))
-        habits[place.model] = touched(habit, now, place.uses)
-    return with_habits(replace(fleet, places=places), habits)
+    for model in fleet.used & places.keys():
+        there = places[model]
+        uses = sum(place.uses for place in there.values())
+        places[model] = {node: replace(place, uses=0) if place.uses else place for node, place in there.items()}
+        habits[model] = touched(fleet.habits.get(model, Habit(at=now)), now, uses)
+    return with_habits(replace(fleet, places=places, used=frozenset()), habits)
 
 
 def rate_now(habit: Habit, now: float) -> float:
@@ -337,7 +337,12 @@ def _discovered(node: Node, seen: control.Discovery) -> Node:
         for device in seen.devices
     )
     return replace(
-        node, hostname=seen.hostname, version=seen.neuron_version, devices=devices, harnesses=tuple(seen.harnesses)
+        node,
+        hostname=seen.hostname,
+        version=seen.neuron_version,
+        devices=devices,
+        largest_mb=max((device.total_mb for device in devices), default=0),
+        harnesses=tuple(seen.harnesses),
     )
 
 
@@ -395,6 +400,7 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
         foreign=max(0, outstanding - in_flight),
         since=old.since if old and old.status is status else now,
         last_used=old.last_used if old else now,
+        uses=old.uses if old else 0,
         servable=model.servable.ok if model.servable else True,
         reason=(model.servable.detail or model.servable.reason) if model.servable else model.error,
         loading=_loading(model.loading),

@@ -118,6 +118,8 @@ class Node(Value, frozen=True):
     hostname: str = ""
     version: str = ""
     devices: tuple[Device, ...] = ()
+    largest_mb: int = 0
+    """Memory of its largest device."""
     harnesses: tuple[str, ...] = ()
     draining: bool = False
     tripped_until: float = 0.0
@@ -181,6 +183,8 @@ class Fleet(Value, frozen=True):
     roomy: list[tuple[int, str]] = []
     ranking: list[tuple[float, float, str]] = []
     idlers: dict[str, float] = {}
+    used: frozenset[str] = frozenset()
+    """Models with `uses` that the next tick counts."""
     max_queue: int = 1024
 
     def place(self, model: str, node: str) -> Place | None:

@@ -6,7 +6,7 @@ residency is a preference, not a wall: a model inside it goes only when no other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from helexa.gateway.fleet.fold import DEFAULT_RANK, rate_now, restore_s, worth
 from helexa.gateway.fleet.model import Fleet, Place, Status
@@ -88,8 +88,35 @@ def _fresh(fleet: Fleet, place: Place, now: float) -> bool:
     return now - place.since < fleet.eviction.min_residency_s
 
 
+class AtRest:
+    """Places that may be emptied or are being emptied, the models least worth keeping first, read once and only so far.
+
+    It is of the fleet that it was made with: what it names is looked at again by whoever uses it later in a turn.
+    """
+
+    __slots__ = ("_rest", "_seen")
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._seen: list[Place] = []
+        self._rest = _at_rest(fleet)
+
+    def __iter__(self) -> Iterator[Place]:
+        yield from self._seen
+        for place in self._rest:
+            self._seen.append(place)
+            yield place
+
+
+def _at_rest(fleet: Fleet) -> Iterator[Place]:
+    for *_, model in fleet.ranking:
+        for place in fleet.places[model].values():
+            idle = not place.in_flight and not place.pinned and place.status in _AT_REST
+            if idle or place.status is Status.UNLOADING:
+                yield place
+
+
 def nodes_by_loss(
-    fleet: Fleet, incoming: str, now: float, room_on: Callable[[str], Room | None], most: int
+    fleet: Fleet, incoming: str, now: float, room_on: Callable[[str], Room | None], most: int, at_rest: AtRest
 ) -> list[str]:
     """Of the first `WIDE` nodes on which idle models can make the room, the `most` that lose the least.
 
@@ -110,20 +137,20 @@ def nodes_by_loss(
             rooms[node] = None
             found.append((loss(fleet, room.gone, now), node))
 
-    for *_, model in fleet.ranking:
+    for known in at_rest:
         if len(found) >= WIDE:
             break
-        if rank(fleet, model) > mine:
+        place = fleet.place(known.model, known.node)
+        if place is None or rank(fleet, place.model) > mine:
             continue
-        for place in fleet.places[model].values():
-            if place.status is Status.UNLOADING:
-                give_up(place)
-            elif place.in_flight or place.pinned or now < place.kept_until or place.status not in _AT_REST:
-                continue
-            elif place.since > settled_by:
-                later.append(place)
-            else:
-                give_up(place)
+        if place.status is Status.UNLOADING:
+            give_up(place)
+        elif place.in_flight or now < place.kept_until:
+            continue
+        elif place.since > settled_by:
+            later.append(place)
+        else:
+            give_up(place)
     for place in later:
         if found:
             break

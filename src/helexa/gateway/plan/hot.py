@@ -27,7 +27,10 @@ def take(fleet: Fleet, model: str, affinity: str | None, now: float) -> tuple[Fl
     if best is None:
         return None
     seated = replace(best, in_flight=best.in_flight + 1, last_used=now, uses=best.uses + 1)
-    return replace(fleet, places={**fleet.places, model: {**there, best.node: seated}}), best.node
+    places = {**fleet.places, model: {**there, best.node: seated}}
+    if model in fleet.used:
+        return replace(fleet, places=places), best.node
+    return replace(fleet, places=places, used=fleet.used | {model}), best.node
 
 
 def give_back(fleet: Fleet, model: str, node: str, now: float) -> Fleet | None:

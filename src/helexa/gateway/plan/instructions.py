@@ -32,7 +32,7 @@ class Why(StrEnum):
 
 
 class Refuse(Instruction, frozen=True):
-    """The request cannot be served. `appraisals` is the arithmetic of each node, for those who want to know."""
+    """The request cannot be served. `appraisals` is the arithmetic of the likeliest of `nodes` nodes."""
 
     ask: int
     model: str
@@ -42,16 +42,18 @@ class Refuse(Instruction, frozen=True):
     retry_after: float | None = None
     fields: dict[str, Any] = {}
     appraisals: tuple[Appraisal, ...] = ()
+    nodes: int = 0
 
 
 class Load(Instruction, frozen=True):
-    """Load `model` on `node`, on these devices of it."""
+    """Load `model` on `node`, on these devices of it; the best of those weighed (`appraisals`) out of `nodes` nodes."""
 
     model: str
     node: str
     devices: tuple[int, ...]
     deadline_s: float
     appraisals: tuple[Appraisal, ...] = ()
+    nodes: int = 0
 
 
 class Unload(Instruction, frozen=True):

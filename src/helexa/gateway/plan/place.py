@@ -7,32 +7,41 @@ a model needs is taken at the profile's `vram_mb`, or at nothing.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
 
 from msgspec.structs import replace
 
 from helexa.base.units import human_mib
 from helexa.gateway.config import Profile
 from helexa.gateway.fleet.model import Fleet, Node, Place, Status
-from helexa.gateway.plan.evict import Room, choose_victims, loss, nodes_by_loss, rank
+from helexa.gateway.plan.evict import AtRest, Room, choose_victims, loss, nodes_by_loss, rank
 from helexa.gateway.plan.instructions import Appraisal, Verdict
 
 Claims = dict[str, dict[int, int]]
 """node -> device -> MiB spoken for by waiters that are older."""
 
+Told = Callable[[], Appraisal]
+"""A verdict that is put in words when it is asked for."""
+
 RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
 SHORT = 2
 """How many nodes of each kind are weighed before a decision."""
 MANY = 16
+MOST = 16
+"""Where the indexes find no node, as for a refusal or a wait for busy models, no more than so many are weighed."""
+_NOW = (Verdict.FITS, Verdict.EVICT)
+_ANY = Profile(id="")
 _WARMTH = {"memory": 0, "disk": 1, "cold": 2}
 
 
 def appraise(fleet: Fleet, model: str, node: Node, now: float, claims: Claims | None = None) -> Appraisal:
     """What `node` can do for `model` now."""
-    profile = fleet.profiles.get(model)
-    never = _never(fleet, model, profile, node) or _never_room(fleet, model, node)
+    never = nevers(fleet, model)(node)
     if never is not None:
-        return never
+        return never()
     if not node.open(now):
         return Appraisal(node=node.name, verdict=Verdict.CLOSED, detail=_closed(node))
     failure = fleet.failure(model, node.name)
@@ -48,12 +57,41 @@ def appraise(fleet: Fleet, model: str, node: Node, now: float, claims: Claims | 
 
 
 def candidates(fleet: Fleet, model: str, now: float, claims: Claims | None = None) -> list[Appraisal]:
-    """Every node weighed, best first: class, then pinned_on, warmest weights, most free memory, name."""
+    """Up to `MOST` nodes weighed, best first: class, pinned_on, warmest weights, least lost, most free memory, name.
+
+    In a larger fleet nodes that could take it are weighed before those where room is being made for someone older,
+    those before nodes that are away, and those before nodes that never can.
+    """
     profile = fleet.profiles.get(model)
     pinned_on = profile.pinned_on if profile else ()
+    able: list[Node] = []
+    claimed: list[Node] = []
+    away: list[Node] = []
+    hopeless: list[Node] = []
+    never, failures = nevers(fleet, model), fleet.failures.get(model, {})
+    for name in _most_likely_first(fleet, model, now, pinned_on):
+        node = fleet.nodes[name]
+        if never(node) is not None:
+            hopeless.append(node)
+        elif not node.open(now) or (name in failures and now < failures[name].until):
+            away.append(node)
+        elif claims and name in claims:
+            claimed.append(node)
+        else:
+            able.append(node)
+            if len(able) == MOST:
+                break
+    chosen = [*able, *claimed, *away, *hopeless][:MOST]
+    return sorted(
+        (appraise(fleet, model, node, now, claims) for node in chosen), key=lambda one: _order(one, pinned_on)
+    )
 
-    found = [appraise(fleet, model, node, now, claims) for node in fleet.nodes.values()]
-    return sorted(found, key=lambda one: _order(one, pinned_on))
+
+def _most_likely_first(fleet: Fleet, model: str, now: float, pinned_on: Iterable[str]) -> Iterable[str]:
+    cleared = (node for node, other in fleet.clearing.items() if other == model)
+    told = (*pinned_on, *cleared, *fleet.failures.get(model, ()), *_warm(fleet, model))
+    names = dict.fromkeys(chain(told, (name for _, name in fleet.roomy), fleet.nodes))
+    return [name for name in names if name in fleet.nodes]
 
 
 def _order(found: Appraisal, pinned_on: tuple[str, ...]) -> tuple[int, bool, int, tuple[float, ...], int, str]:
@@ -62,8 +100,9 @@ def _order(found: Appraisal, pinned_on: tuple[str, ...]) -> tuple[int, bool, int
     return RANK[found.verdict], found.node not in pinned_on, cold, found.loss, -free, found.node
 
 
-def shortlist(fleet: Fleet, model: str, now: float, claims: Claims) -> list[Appraisal]:
-    """The nodes that the indexes point at, weighed and best first. Empty when none of them can take the model now.
+def shortlist(fleet: Fleet, model: str, now: float, claims: Claims, at_rest: AtRest) -> list[Appraisal]:
+    """The nodes that the indexes point at, weighed and best first. When none of them can take the model now, the one
+    that it waits for already, or none.
 
     Weighing a node costs about 8 us, so a large fleet is not weighed whole for each decision: a node with the room is
     among the roomiest or holds the weights already, and one where it is cheap to make room is found by `nodes_by_loss`.
@@ -71,35 +110,41 @@ def shortlist(fleet: Fleet, model: str, now: float, claims: Claims) -> list[Appr
     profile = fleet.profiles.get(model)
     pinned_on = profile.pinned_on if profile else ()
     there = fleet.places.get(model, {})
+    found: list[Appraisal] = []
 
-    def weigh(names: Iterable[str]) -> list[Appraisal]:
-        nodes = [fleet.nodes[name] for name in dict.fromkeys(names) if name in fleet.nodes and name not in there]
-        found = sorted((appraise(fleet, model, n, now, claims) for n in nodes), key=lambda one: _order(one, pinned_on))
-        return found if found and found[0].verdict in (Verdict.FITS, Verdict.EVICT) else []
+    def weigh(names: Iterable[str]) -> bool:
+        """Whether one of them, or of those before, can take it now."""
+        known = {one.node for one in found}
+        nodes = [name for name in dict.fromkeys(names) if name in fleet.nodes and name not in there]
+        found.extend(appraise(fleet, model, fleet.nodes[name], now, claims) for name in nodes if name not in known)
+        found.sort(key=lambda one: _order(one, pinned_on))
+        return bool(found) and found[0].verdict in _NOW
 
     if pinned_on:
-        return weigh(pinned_on)
+        return found if weigh(pinned_on) else []
     cleared = [node for node, other in fleet.clearing.items() if other == model]
-    first = [*_with_room(fleet, model, now, claims), *_warm(fleet, model), *cleared]
-    found = weigh(first)
-    if found and found[0].verdict is Verdict.FITS:
-        return found
+    if weigh([*_with_room(fleet, model, now, claims), *_warm(fleet, model), *cleared]):
+        if found[0].verdict is Verdict.FITS:
+            return found
+    elif all(map(nevers(fleet, model), fleet.nodes.values())):
+        return []
 
     def room_on(node: str) -> Room | None:
         return None if node in claims else _room(fleet, model, node, now, claims)
 
-    return weigh([*first, *nodes_by_loss(fleet, model, now, room_on, SHORT)])
+    if weigh(nodes_by_loss(fleet, model, now, room_on, SHORT, at_rest)):
+        return found
+    return [one for one in found if one.node in cleared and one.verdict is Verdict.BUSY]
 
 
 def _room(fleet: Fleet, model: str, name: str, now: float, claims: Claims) -> Room | None:
     """What is free on a node that may take the model, or None when it may not or could not even when empty."""
-    node, failure, profile = fleet.nodes[name], fleet.failure(model, name), fleet.profiles.get(model)
+    node, failure = fleet.nodes[name], fleet.failure(model, name)
     if not node.open(now) or name in fleet.places.get(model, {}) or (failure is not None and now < failure.until):
         return None
-    per_device, count = need(fleet, model, name)
-    large = sum(device.total_mb >= per_device for device in node.devices) >= count or not node.devices
-    if not large or _never(fleet, model, profile, node) is not None:
+    if nevers(fleet, model)(node) is not None:
         return None
+    per_device, count = need(fleet, model, name)
     free, claimed = fleet.free.get(name, {}), claims.get(name, {})
     if claimed:
         free = {device: room - claimed.get(device, 0) for device, room in free.items()}
@@ -139,41 +184,74 @@ def need(fleet: Fleet, model: str, node: str) -> tuple[int, int]:
     return -(-(profile.vram_mb or 0) // devices), devices
 
 
-def _never(fleet: Fleet, model: str, profile: Profile | None, node: Node) -> Appraisal | None:
-    """Why this node can never serve the model, whatever its memory, or None. An unseen node is not judged."""
-    if profile is not None and profile.pinned_on and node.name not in profile.pinned_on:
-        return _no(node, f"the model is pinned on {', '.join(profile.pinned_on)}", kind="pinned_elsewhere")
-    if not node.seen:
+def nevers(fleet: Fleet, model: str) -> Callable[[Node], Told | None]:
+    """Asks of a node why it can never serve the model: None when totals do not forbid it, else the words, on demand.
+
+    In a large fleet the question is asked a thousand times for few answers that are told, so what does not depend on
+    the node is looked up once. An unseen node is not judged.
+    """
+    profile, fits = fleet.profiles.get(model) or _ANY, fleet.fits.get(model, {})
+    pinned_on, harness, floor = profile.pinned_on, profile.harness, profile.min_device_vram_mb or 0
+    usual = need(fleet, model, "")
+
+    def never(node: Node) -> Told | None:
+        if pinned_on and node.name not in pinned_on:
+            return partial(_pinned_elsewhere, node, pinned_on)
+        if not node.seen:
+            return None
+        fit = fits.get(node.name)
+        if fit is not None and fit.refusal is not None:
+            return partial(_refused, node, fit.refusal)
+        if harness and node.harnesses and harness not in node.harnesses:
+            return partial(_no, node, f"has no {harness} engine", kind="engine_missing", harness=harness)
+        large = sum(device.total_mb >= floor for device in node.devices) if floor else len(node.devices)
+        if large < profile.min_devices:
+            return partial(_too_few, node, floor, profile.min_devices, large)
+        per_device, count = usual if fit is None else need(fleet, model, node.name)
+        if node.devices and _too_crowded(fleet, model, node, per_device, count):
+            return partial(_too_small, fleet, model, node, per_device, count)
         return None
-    if profile is not None:
-        floor, count = profile.min_device_vram_mb or 0, profile.min_devices
-        large = sum(device.total_mb >= floor for device in node.devices)
-        if large < count:
-            wanted = f"{count} device(s) of at least {human_mib(floor)}" if floor else f"{count} device(s)"
-            return _no(node, f"needs {wanted}; has {large}", kind="too_few_devices")
-        if profile.harness and node.harnesses and profile.harness not in node.harnesses:
-            return _no(node, f"has no {profile.harness} engine", kind="engine_missing", harness=profile.harness)
-    fit = fleet.fit(model, node.name)
-    if fit is not None and fit.refusal is not None:
-        text = str(fit.refusal.get("message") or fit.refusal.get("kind") or "refused by the node's preflight")
-        return _no(node, text, **fit.refusal)
-    return None
+
+    return never
 
 
-def _never_room(fleet: Fleet, model: str, node: Node) -> Appraisal | None:
+def _too_crowded(fleet: Fleet, model: str, node: Node, per_device: int, count: int) -> bool:
     """Totals less what cannot go: foreign memory, pinned models, models of a higher rank."""
-    per_device, count = need(fleet, model, node.name)
-    if not node.seen or not node.devices or not per_device:
-        return None
-    fixed: dict[int, int] = {}
+    if node.largest_mb < per_device:
+        return True
+    fixed = _fixed(fleet, model, node.name)
+    rooms = [device.total_mb - device.foreign_mb - fixed.get(device.index, 0) for device in node.devices]
+    return per_device > 0 and sum(room >= per_device for room in rooms) < count
+
+
+def _fixed(fleet: Fleet, model: str, node: str) -> dict[int, int]:
+    """MiB on each device that no eviction for `model` can free."""
     mine = rank(fleet, model)
-    for place in fleet.on_node(node.name):
+    fixed: dict[int, int] = {}
+    for place in fleet.on_node(node):
         if place.model != model and (place.pinned or rank(fleet, place.model) > mine):
             for device, held in place.shares.items():
                 fixed[device] = fixed.get(device, 0) + held
+    return fixed
+
+
+def _too_few(node: Node, floor: int, count: int, large: int) -> Appraisal:
+    wanted = f"{count} device(s) of at least {human_mib(floor)}" if floor else f"{count} device(s)"
+    return _no(node, f"needs {wanted}; has {large}", kind="too_few_devices")
+
+
+def _pinned_elsewhere(node: Node, pinned_on: Sequence[str]) -> Appraisal:
+    return _no(node, f"the model is pinned on {', '.join(pinned_on)}", kind="pinned_elsewhere")
+
+
+def _refused(node: Node, told: dict[str, Any]) -> Appraisal:
+    """In the words of the node's own preflight."""
+    return _no(node, str(told.get("message") or told.get("kind") or "refused by the node's preflight"), **told)
+
+
+def _too_small(fleet: Fleet, model: str, node: Node, per_device: int, count: int) -> Appraisal:
+    fixed = _fixed(fleet, model, node.name)
     rooms = {d.index: d.total_mb - d.foreign_mb - fixed.get(d.index, 0) for d in node.devices}
-    if sum(room >= per_device for room in rooms.values()) >= count:
-        return None
     sums = "; ".join(
         f"{d.name or f'device {d.index}'}: {human_mib(d.total_mb)} total"
         f" - {human_mib(d.foreign_mb)} foreign - {human_mib(fixed.get(d.index, 0))} pinned or of higher rank"
@@ -216,18 +294,21 @@ def _closed(node: Node) -> str:
 def _fit(fleet: Fleet, model: str, node: Node, now: float, claimed: dict[int, int]) -> Appraisal:
     per_device, count = need(fleet, model, node.name)
     rooms = fleet.free.get(node.name, {})
-    open_rooms = {device: room - claimed.get(device, 0) for device, room in rooms.items()}
-    roomiest = sorted(rooms, key=lambda device: (-open_rooms[device], device))
-    fitting = [device for device in roomiest if open_rooms[device] >= per_device]
     fit = fleet.fit(model, node.name)
-    warmth = fit.warmth if fit else "cold"
-    base = Appraisal(node=node.name, verdict=Verdict.FITS, detail="", needed_mb=per_device, warmth=warmth)
-    if not rooms or not per_device:
-        detail = "what it needs is not known; the node decides"
-        return _on(base, rooms, roomiest[:count], detail=detail)
-    if len(fitting) >= count:
-        detail = f"needs {human_mib(per_device)}, free {human_mib(rooms[fitting[0]])}"
-        return _on(base, rooms, fitting[:count], detail=detail)
+    base = Appraisal(
+        node=node.name,
+        verdict=Verdict.FITS,
+        detail="what it needs is not known; the node decides",
+        needed_mb=per_device,
+        warmth=fit.warmth if fit else "cold",
+    )
+    open_rooms = {device: room - claimed.get(device, 0) for device, room in rooms.items()} if claimed else rooms
+    fitting = [device for device, room in open_rooms.items() if room >= per_device or not per_device]
+    if len(fitting) >= count or not rooms:
+        chosen = sorted(fitting, key=lambda device: (-open_rooms[device], device))[:count]
+        known = rooms and per_device
+        detail = f"needs {human_mib(per_device)}, free {human_mib(rooms[chosen[0]])}" if known else base.detail
+        return _on(base, rooms, chosen, detail=detail)
     if claimed:
         return replace(base, verdict=Verdict.CLAIMED, detail="room is being made here for an older request")
     return _after_others(fleet, model, base, rooms, count, now)

@@ -15,38 +15,43 @@ def refusal(fleet: Fleet, ask: Ask, found: list[Appraisal], now: float) -> Refus
     failed = [a for a in found if a.verdict is Verdict.BACKOFF]
     closed = [a for a in found if a.verdict is Verdict.CLOSED]
     if failed:
-        return _failed(ask, failed, found, now)
+        return _failed(fleet, ask, failed, found, now)
     unservable = [p for p in fleet.places.get(ask.model, {}).values() if not p.servable and fleet.nodes[p.node].healthy]
     if unservable:
         text = "; ".join(f"{p.node}: {p.reason or 'not servable'}" for p in unservable)
-        return _refuse(ask, Why.UNSERVABLE, f"`{ask.model}` is loaded but cannot serve: {text}", 503, found, 10.0)
+        return _refuse(
+            fleet, ask, Why.UNSERVABLE, f"`{ask.model}` is loaded but cannot serve: {text}", 503, found, 10.0
+        )
     if closed or not found:
         nodes = "; ".join(f"{a.node}: {a.detail}" for a in closed) or "no nodes are configured"
         text = f"no node that could serve `{ask.model}` is available: {nodes}"
-        return _refuse(ask, Why.UNHEALTHY, text, 503, found, UNHEALTHY_RETRY_S if closed else NO_NODE_RETRY_S)
-    return _infeasible(ask, found)
+        return _refuse(fleet, ask, Why.UNHEALTHY, text, 503, found, UNHEALTHY_RETRY_S if closed else NO_NODE_RETRY_S)
+    return _infeasible(fleet, ask, found)
 
 
-def _failed(ask: Ask, failed: list[Appraisal], found: list[Appraisal], now: float) -> Refuse:
+def _failed(fleet: Fleet, ask: Ask, failed: list[Appraisal], found: list[Appraisal], now: float) -> Refuse:
     soonest = min(failed, key=lambda a: a.until or now)
     fields = dict(soonest.fields)
     status = int(fields.pop("status", 503))
     retry = max(1.0, (soonest.until or now) - now) if status != 422 else None
     text = f"`{ask.model}` failed to load on {soonest.node}: {soonest.detail}"
-    return _refuse(ask, Why.FAILED, text, status if status in (422, 503) else 503, found, retry, fields)
+    return _refuse(fleet, ask, Why.FAILED, text, status if status in (422, 503) else 503, found, retry, fields)
 
 
-def _infeasible(ask: Ask, found: list[Appraisal]) -> Refuse:
-    """Never anywhere: 422 with each node's arithmetic. The typed refusal is a node's own where all agree on one."""
+def _infeasible(fleet: Fleet, ask: Ask, found: list[Appraisal]) -> Refuse:
+    """Never anywhere: 422 with the arithmetic of those weighed. The typed refusal is a node's own where there is one."""
     none: dict[str, Any] = {}
     own = next((dict(a.fields) for a in found if a.fields.get("kind")), none)
     own.setdefault("kind", "infeasible")
     own["nodes"] = {a.node: {"detail": a.detail, **a.fields} for a in found}
     text = f"no node can ever serve `{ask.model}`: " + "; ".join(f"{a.node} {a.detail}" for a in found)
-    return _refuse(ask, Why.INFEASIBLE, text, 422, found, None, own)
+    if len(found) < len(fleet.nodes):
+        text += f"; nor can any of {len(fleet.nodes) - len(found)} more nodes"
+    return _refuse(fleet, ask, Why.INFEASIBLE, text, 422, found, None, own)
 
 
 def _refuse(
+    fleet: Fleet,
     ask: Ask,
     why: Why,
     message: str,
@@ -64,4 +69,5 @@ def _refuse(
         retry_after=retry_after,
         fields=fields or {},
         appraisals=tuple(found),
+        nodes=len(fleet.nodes),
     )

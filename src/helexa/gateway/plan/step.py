@@ -13,25 +13,29 @@ from msgspec.structs import replace
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.fold import fold, with_place, with_seats, without_ask
 from helexa.gateway.fleet.model import Ask, Fleet, Place, Status
+from helexa.gateway.plan.evict import AtRest
 from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload, Verdict, Why
 from helexa.gateway.plan.place import Claims, candidates, seats, shortlist, spread
 from helexa.gateway.plan.refuse import refusal
 
 _ROOM_COMES = (Verdict.EVICT, Verdict.BUSY)
+_REPORTS = (ev.Polled, ev.ModelSeen, ev.ModelGone)
+"""What brings nothing to decide unless it brings news."""
 LOAD_DEADLINE_S, LOAD_DEADLINE_S_PER_GIB = 300.0, 20.0
 
 
 def step(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Instruction]]:
     """Fold what happened, then act on it. Deterministic: the same three arguments give the same answer."""
-    doors = fleet.clearing
-    fleet = fold(fleet, event, now)
+    before, fleet = fleet, fold(fleet, event, now)
+    if fleet is before and isinstance(event, _REPORTS):
+        return fleet, []
     if isinstance(event, ev.Arrived):
         seated = _seat_at_once(fleet, event, now)
         if seated is not None:
             return seated
     if _changes_nothing(fleet, event):
         return fleet, []
-    turn = _Turn(fleet, now, doors)
+    turn = _Turn(fleet, now, before.clearing)
     if isinstance(event, ev.Unwanted):
         turn.take_out(event.model, event.node)
     turn.settle()
@@ -110,6 +114,7 @@ class _Turn:
         self.out: list[Instruction] = []
         self.claims: Claims = {}
         self.clearing: dict[str, str] = {}
+        self.at_rest = AtRest(fleet)
 
     def settle(self) -> None:
         """Serve every model that is asked for, the one with the oldest ask first."""
@@ -161,7 +166,7 @@ class _Turn:
         )
 
     def _find_room(self, model: str, asks: list[Ask]) -> None:
-        found = shortlist(self.fleet, model, self.now, self.claims)
+        found = shortlist(self.fleet, model, self.now, self.claims, self.at_rest)
         if not found:
             found = candidates(self.fleet, model, self.now, self.claims)
         elsewhere = [one for one in found if self.fleet.place(model, one.node) is None]
@@ -210,7 +215,14 @@ class _Turn:
         self.fleet = with_place(self.fleet, place)
         deadline = LOAD_DEADLINE_S + LOAD_DEADLINE_S_PER_GIB * sum(shares.values()) / 1024
         self.out.append(
-            Load(model=model, node=chosen.node, devices=chosen.devices, deadline_s=deadline, appraisals=tuple(found))
+            Load(
+                model=model,
+                node=chosen.node,
+                devices=chosen.devices,
+                deadline_s=deadline,
+                appraisals=tuple(found),
+                nodes=len(self.fleet.nodes),
+            )
         )
 
     def _make_room(self, model: str, chosen: Appraisal) -> None:
