@@ -530,6 +530,37 @@ async def test_an_upstream_held_back_by_us_is_not_timed_out(origin_of):
             await within(relaying)
 
 
+async def test_who_knows_that_an_upstream_is_gone_can_give_up_what_it_is_silent_about(origin_of):
+    async def script(wire, number) -> None:
+        await wire.read_until(b"\r\n\r\n")
+        if number > 1:
+            await wire.say(OK + b"Content-Length: 5\r\n\r\nhi")
+        await wire.reader.read()
+
+    async with Upstream(script) as upstream:
+        origin = origin_of(upstream.port)
+        silent = asyncio.create_task(origin.request(b"GET", b"/"))
+        await within(eventually(lambda: "1 connections" in repr(origin)))
+        begun = await within(origin.request(b"GET", b"/"))
+        relaying = asyncio.create_task(begun.relay(lambda _: None, idle_timeout_s=60.0))
+        origin.give_up_silent(30.0)
+        done, _ = await asyncio.wait([silent, relaying], timeout=0.05)
+        assert not done
+        origin.give_up_silent(0.0)
+        for waiting in (silent, relaying):
+            with pytest.raises(UpstreamBroken, match="answers nobody"):
+                await within(waiting)
+
+
+async def test_what_we_do_not_read_is_not_silence(origin_of):
+    async with Upstream(answering(OK + b"Content-Length: 5\r\n\r\nhi")) as upstream:
+        origin = origin_of(upstream.port)
+        answer = await within(origin.request(b"GET", b"/"))
+        answer.pause(True)
+        origin.give_up_silent(0.0)
+        assert "1 connections" in repr(origin)
+
+
 async def test_nobody_listening_is_a_failed_connection(origin_of):
     async with Upstream(answering()) as upstream:
         port = upstream.port

@@ -104,6 +104,13 @@ class _Link(asyncio.Protocol):
             if deadline < self.origin.alarm.at:
                 self.origin.alarm.watch(deadline)
 
+    @property
+    def silent_since(self) -> float:
+        """When it was last heard (or asked, if that is not kept); NEVER where nobody waits or we do not read."""
+        if self._answer is None or self.paused:
+            return NEVER
+        return self._asked_at if self.deadline == NEVER else self.deadline - self._wait_s
+
     def expire(self) -> None:
         if self._answer is None:
             self.drop()
@@ -296,6 +303,13 @@ class Origin:
             answer = (await self._connect()).ask(method, head, body)
             await answer.headed(head_timeout_s)
         return answer
+
+    def give_up_silent(self, for_s: float) -> None:
+        """Break off every answer of which nothing was heard for `for_s`: who calls knows that the upstream is gone."""
+        if self._links:
+            limit = self.loop.time() - for_s
+            for link in [link for link in self._links if link.silent_since <= limit]:
+                link.fail("its upstream answers nobody any more")
 
     async def aclose(self) -> None:
         """Close every connection; answers under way break off."""

@@ -85,6 +85,10 @@ class NodeWatch:
         if node is not None and node.misses < self._polling.misses:
             log.warning("%s", error)
         self._dispatcher.tell(ev.Missed(node=self.client.name, reason=error.message, limit=self._polling.misses))
+        node = self._dispatcher.fleet.nodes.get(self.client.name)
+        if isinstance(error, NeuronSilent) and node is not None and node.misses >= self._polling.misses:
+            # A host that lost its power closes no connection: what waits for it would wait for ever.
+            self.client.origin.give_up_silent(self._polling.timeout_s)
 
     async def _ask_fits(self) -> None:
         """What each catalogue model would need there, asked once per boot of the node and change of the catalogue."""

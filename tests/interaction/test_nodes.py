@@ -1,0 +1,72 @@
+"""What becomes of requests when a node falls silent, is drained, or has its models pinned; real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from helexa.testing.fleet import Fleet, ask, eventually
+
+from .test_fleet import DEVICE, echo
+
+POLLING = "every_s = 0.2\ntimeout_s = 0.5\n"
+QUICK = "[eviction]\nmin_residency_s = 0.0\npatience_s = 1.0\n"
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Fleet]:
+    models = (
+        echo("a", memory_mb=600)
+        + echo("b", memory_mb=600)
+        + echo("c", memory_mb=600)
+        + echo("talker", memory_mb=100, tokens_per_s=20, reply="word " * 400)
+        + echo("thinker", memory_mb=100, tokens_per_s=2, reply="one two three four")
+    )
+    neurons = {"n1": DEVICE, "n2": DEVICE}
+    async with Fleet(tmp_path, neurons=neurons, models=models, cortex=QUICK, polling=POLLING) as fleet:
+        yield fleet
+
+
+async def home_of(fleet: Fleet, model: str) -> str:
+    """The node that has the model now, loading it if none has."""
+    answer = await fleet.http.post("/v1/chat/completions", json=ask(model, max_tokens=1))
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-cortex-node"]
+
+
+async def until_busy(fleet: Fleet, node: str, model: str) -> None:
+    async def busy() -> bool:
+        return any(place["model"] == model and place["in_flight"] for place in (await fleet.node(node))["models"])
+
+    await eventually(busy, f"{model} is busy on {node}")
+
+
+async def test_a_node_that_falls_silent_loses_no_request_that_had_no_answer_yet(pair: Fleet) -> None:
+    node = await home_of(pair, "thinker")
+    asked = asyncio.create_task(pair.http.post("/v1/chat/completions", json=ask("thinker")))
+    await until_busy(pair, node, "thinker")
+    pair.neurons[node].kill(signal.SIGSTOP)
+    answer = await asked
+    assert answer.status_code == 200
+    assert answer.headers["x-cortex-node"] != node
+    assert answer.json()["choices"][0]["message"]["content"] == "one two three four"
+    await pair.until_idle()
+
+
+async def test_a_stream_that_had_begun_on_a_node_that_falls_silent_ends_in_an_error_event(pair: Fleet) -> None:
+    node = await home_of(pair, "talker")
+    lines: list[str] = []
+    async with pair.http.stream("POST", "/v1/chat/completions", json=ask("talker", stream=True)) as answer:
+        async for line in answer.aiter_lines():
+            lines.append(line)
+            if len(lines) == 6:
+                pair.neurons[node].kill(signal.SIGSTOP)
+    assert '"error"' in [line for line in lines if line][-1]
+    assert "data: [DONE]" not in lines
+    pair.neurons[node].kill(signal.SIGCONT)
+    await eventually(pair.all_healthy, "the node is back")
+    await pair.until_neurons_idle()
