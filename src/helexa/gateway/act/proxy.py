@@ -104,7 +104,7 @@ class Proxy:
             reply.start(200, [*SSE, *shown])
 
         def sink(piece: bytes) -> None:
-            if journey.first is None and piece[:1] != b":":
+            if journey.first is None and not _only_comments(piece):
                 journey.first = clock.now()
             add(piece)
             out = feed(piece)
@@ -144,6 +144,11 @@ class Proxy:
             raise UpstreamFailed(_text(body), node=journey.node, reason=f"HTTP {status}", answer_status=status)
         status, headers, body = call.passed_error(status, headers, body)
         reply.send(status, [*headers, *shown], body)
+
+
+def _only_comments(piece: bytes) -> bool:
+    """Signs of life, and nothing of an answer yet; the first event may come in one piece with the last of them."""
+    return piece.startswith(b":") and all(line[:1] in (b"", b":") for line in piece.split(b"\n"))
 
 
 SSE: Headers = [

@@ -1,0 +1,66 @@
+"""Before the first byte of an answer another node may be tried; after it never again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from helexa.base.clock import SystemClock
+from helexa.base.errors import UpstreamFailed
+from helexa.gateway.act.proxy import Proxy, TryAnother
+from helexa.gateway.edge.passing import Passing
+from helexa.gateway.meter import Journey
+from helexa.http1.client import Origin
+from helexa.http1.message import Request
+from helexa.http1.server import Reply
+from tests.http1.wires import Served, Upstream, Wire, within
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+ALIVE = b": keep-alive\n\n"
+EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
+ASKED = msgspec.json.encode({"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]})
+
+
+async def passed_on(piece: bytes) -> tuple[type[Exception], bytes]:
+    """What the proxy makes of a stream that breaks after one piece, and what the client had of it."""
+    ended: asyncio.Future[type[Exception]] = asyncio.get_running_loop().create_future()
+
+    async def script(wire: Wire, _: int) -> None:
+        await wire.read_until(ASKED)
+        await wire.say(HEAD + b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    async def handle(request: Request, reply: Reply) -> None:
+        call = Passing(request, "/v1/chat/completions")
+        journey = Journey(began=0.0, request_id="r", decision="d", endpoint=call.endpoint, asked="m", stream=True)
+        journey.node = "n1"
+        try:
+            await proxy.pass_on(call, request.body, reply, journey, [], [])
+        except (TryAnother, UpstreamFailed) as error:
+            ended.set_result(type(error))
+            reply.finish()
+
+    async with Upstream(script) as upstream:
+        origin = Origin(host="127.0.0.1", port=upstream.port)
+        proxy = Proxy({"n1": (origin, [])}, SystemClock())
+        served = await Served.start(handle)
+        try:
+            async with await served.dial() as client:
+                heard = await client.ask(
+                    b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(ASKED), ASKED)
+                )
+                return await within(ended), heard.body
+        finally:
+            await served.end()
+            await origin.aclose()
+
+
+@pytest.mark.parametrize("piece", [ALIVE, ALIVE + ALIVE, b": pr"])
+async def test_signs_of_life_are_no_answer_yet(piece: bytes) -> None:
+    assert await passed_on(piece) == (TryAnother, piece)
+
+
+@pytest.mark.parametrize("piece", [EVENT, ALIVE + EVENT, EVENT + ALIVE])
+async def test_an_event_is_an_answer_also_in_one_piece_with_a_sign_of_life(piece: bytes) -> None:
+    assert await passed_on(piece) == (UpstreamFailed, piece)
