@@ -48,6 +48,7 @@ class Told:
     status: int
     said: str = ""
     reason: str = ""
+    decision: str = ""
 
 
 @dataclass(slots=True)
@@ -73,8 +74,9 @@ async def ask(origin: Origin, kind: Kind, model: str, text: str) -> Told:
     body = msgspec.json.encode(kind.body(model, text) | {"stream": kind.stream})
     answer = await origin.request(b"POST", kind.path.encode(), JSON, body, head_timeout_s=ANSWER_S)
     found = await answer.read(1 << 22, idle_timeout_s=SILENCE_S)
+    decision = (answer.header(b"x-cortex-decision") or b"").decode()
     if answer.status != 200:
-        return Told(kind.name, model, "refused", answer.status, reason=_refusal(answer, found))
+        return Told(kind.name, model, "refused", answer.status, reason=_refusal(answer, found), decision=decision)
     if not kind.stream:
         said = kind.whole(json.loads(found))
         assert said == text, f"{kind.name}: {said!r} instead of {text!r}"

@@ -48,6 +48,9 @@ class DeviceHealth(Lean):
     vram_free_mb: int = 0
     utilization_pct: int | None = None
     temp_c: int | None = None
+    foreign_mb: int | None = None
+    """MiB held by what is no model of this neuron. Who subtracts the rows of a `/models` asked for a moment later takes
+    a model that came or went in between for a stranger."""
     worker: str = ""
     worker_state: str = ""
 

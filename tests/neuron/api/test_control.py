@@ -29,6 +29,7 @@ async def test_health_shows_what_a_load_has_taken(client: Client) -> None:
     assert [row.id for row in health.models] == ["org/m"]
     (device,) = health.devices
     assert device.vram_free_mb <= 700
+    assert device.foreign_mb == 0
     assert (device.worker, device.worker_state) == ("cpu-dev-0", "ready")
 
 

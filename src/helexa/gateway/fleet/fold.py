@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -34,6 +34,8 @@ BREAKER_MAX_S = 30.0
 BACKOFF_FIRST_S = 2.0
 BACKOFF_MAX_S = 300.0
 KEEP_AFTER_REFUSAL_S = 1.0
+CROWDED_S = 1.0
+"""A node that had no room for a load after all, because another gateway was quicker, is weighed again after a poll."""
 
 GUESSED_LOAD_S_PER_GIB = 2.0
 """Restoring a model that was never timed: seconds for each GiB it holds."""
@@ -347,16 +349,17 @@ def _discovered(node: Node, seen: control.Discovery) -> Node:
 
 
 def _weighed(fleet: Fleet, node: Node, health: control.Health) -> Node:
-    """Memory in use on a device that no model of ours explains is foreign, and nothing we can evict."""
+    """Memory in use on a device that no model of ours explains is foreign, and nothing we can evict. The node says how
+    much that is; for one that does not, it is what its models leave unexplained."""
     held: dict[int, int] = {}
     for place in fleet.on_node(node.name):
         for device, share in place.shares.items():
             held[device] = held.get(device, 0) + share
-    used = {device.index: max(0, device.vram_used_mb) for device in health.devices}
-    devices = tuple(
-        replace(device, foreign_mb=max(0, used.get(device.index, 0) - held.get(device.index, 0)))
-        for device in node.devices
-    )
+    foreign = {
+        seen.index: seen.vram_used_mb - held.get(seen.index, 0) if seen.foreign_mb is None else seen.foreign_mb
+        for seen in health.devices
+    }
+    devices = tuple(replace(device, foreign_mb=max(0, foreign.get(device.index, 0))) for device in node.devices)
     return replace(node, devices=devices)
 
 
@@ -441,6 +444,8 @@ def _fitted(fleet: Fleet, event: ev.Fitted) -> Fleet:
     if event.node not in fleet.nodes:
         return fleet
     fit = Fit(refusal=event.refusal)
+    if event.refusal is not None and _for_now(event.refusal):
+        fit = Fit(per_device_mb=_whole(event.refusal.get("needed_mb")))
     if event.plan is not None:
         shares = event.plan.shares
         fit = Fit(
@@ -450,6 +455,15 @@ def _fitted(fleet: Fleet, event: ev.Fitted) -> Fleet:
             context=event.plan.context or None,
         )
     return replace(fleet, fits={**fleet.fits, event.model: {**fleet.fits.get(event.model, {}), event.node: fit}})
+
+
+def _for_now(refusal: dict[str, Any]) -> bool:
+    """A refusal that only says what else is loaded there at the moment."""
+    return refusal.get("evictable") is True
+
+
+def _whole(told: object) -> int:
+    return max(0, told) if isinstance(told, int) else 0
 
 
 def _loaded(fleet: Fleet, event: ev.Loaded, now: float) -> Fleet:
@@ -473,13 +487,18 @@ def _load_failed(fleet: Fleet, event: ev.LoadFailed, now: float) -> Fleet:
     if event.unreachable and event.node in fleet.nodes:
         fleet = _missed(fleet, ev.Missed(node=event.node, reason=event.error, limit=1))
         return without_place(fleet, event.model, event.node)
-    before = fleet.failure(event.model, event.node)
+    failure = _failure(fleet.failure(event.model, event.node), event, now)
+    failures = {**fleet.failures, event.model: {**fleet.failures.get(event.model, {}), event.node: failure}}
+    wanted = fleet.wanted if failure.crowded else _without(fleet.wanted, event.model)
+    return without_place(replace(fleet, failures=failures, wanted=wanted), event.model, event.node)
+
+
+def _failure(before: Failure | None, event: ev.LoadFailed, now: float) -> Failure:
+    if _for_now(event.fields):
+        return Failure(error=event.error, count=before.count if before else 0, until=now + CROWDED_S, crowded=True)
     count = before.count + 1 if before else 1
     until = now + min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (count - 1))
-    failure = Failure(error=event.error, count=count, until=until, status=event.status, fields=event.fields)
-    failures = {**fleet.failures, event.model: {**fleet.failures.get(event.model, {}), event.node: failure}}
-    fleet = replace(fleet, failures=failures, wanted=_without(fleet.wanted, event.model))
-    return without_place(fleet, event.model, event.node)
+    return Failure(error=event.error, count=count, until=until, status=event.status, fields=event.fields)
 
 
 def _unload_failed(fleet: Fleet, event: ev.UnloadFailed, now: float) -> Fleet:

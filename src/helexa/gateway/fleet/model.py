@@ -97,11 +97,12 @@ class Fit(Value, frozen=True):
 
 
 class Failure(Value, frozen=True):
-    """A load that failed: not tried again here before `until`."""
+    """A load that failed: not tried again here before `until`. `crowded`: there was no room at that moment."""
 
     error: str
     count: int
     until: float
+    crowded: bool = False
     status: int = 503
     fields: dict[str, Any] = {}
 

@@ -72,6 +72,7 @@ class Verdict(StrEnum):
     EVICT = "fits_after_evicting"
     BUSY = "fits_when_busy_models_end"
     CLAIMED = "room_is_being_made_for_another"
+    CROWDED = "its_room_was_taken_just_now"
     BACKOFF = "failed_recently"
     CLOSED = "node_is_not_open"
     NEVER = "never_fits"

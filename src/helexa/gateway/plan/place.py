@@ -48,7 +48,7 @@ def appraise(fleet: Fleet, model: str, node: Node, now: float, claims: Claims | 
     if failure is not None and now < failure.until:
         return Appraisal(
             node=node.name,
-            verdict=Verdict.BACKOFF,
+            verdict=Verdict.CROWDED if failure.crowded else Verdict.BACKOFF,
             detail=failure.error,
             until=failure.until,
             fields={"status": failure.status, **failure.fields},

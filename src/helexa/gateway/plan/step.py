@@ -19,6 +19,7 @@ from helexa.gateway.plan.place import Claims, candidates, seats, shortlist, spre
 from helexa.gateway.plan.refuse import refusal
 
 _ROOM_COMES = (Verdict.EVICT, Verdict.BUSY)
+_ROOM_MAY_COME = (Verdict.CLAIMED, Verdict.CROWDED)
 _REPORTS = (ev.Polled, ev.ModelSeen, ev.ModelGone)
 """What brings nothing to decide unless it brings news."""
 LOAD_DEADLINE_S, LOAD_DEADLINE_S_PER_GIB = 300.0, 20.0
@@ -177,7 +178,7 @@ class _Turn:
             self._make_room(model, best)
         elif best is not None and best.verdict is Verdict.BUSY:
             self._wait_for_busy(model, best, asks)
-        elif best is None or best.verdict is not Verdict.CLAIMED:
+        elif best is None or best.verdict not in _ROOM_MAY_COME:
             self._give_up(model, asks, found)
 
     def _give_up(self, model: str, asks: list[Ask], found: list[Appraisal]) -> None:

@@ -97,6 +97,7 @@ def _merged(reading: DeviceHealth, state: DeviceState, pool: Pool) -> DeviceHeal
         vram_free_mb=min(reading.vram_free_mb, state.free_mb),
         utilization_pct=reading.utilization_pct,
         temp_c=reading.temp_c,
+        foreign_mb=state.foreign_mb,
         worker=pool.name(reading.index),
         worker_state=pool.state(reading.index),
     )
