@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
+from helexa.base import lifeline
 from helexa.base.errors import HelexaError
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class Daemon:
         self.log = config.with_suffix(".log")
         self._command = [sys.executable, "-m", module, "serve", "--config", str(config), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline = -1
 
     @property
     def pid(self) -> int:
@@ -75,8 +77,26 @@ class Daemon:
         return self._process is not None and self._process.poll() is not None
 
     def start(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+        """Start it on a lifeline: when this process dies, however that happens, the daemon ends as well."""
+        self._let_go()
+        read, self._lifeline = os.pipe()
+        try:
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(read,),
+                    start_new_session=True,
+                    env={**os.environ, lifeline.VARIABLE: str(read)},
+                )
+        finally:
+            os.close(read)
+
+    def _let_go(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the daemon alone, and after SIGKILL see it gone."""
@@ -93,6 +113,7 @@ class Daemon:
     async def stop(self) -> int:
         """SIGTERM, a bounded wait; the exit status."""
         if self._process is None or self._process.poll() is not None:
+            self._let_go()
             return self._process.returncode if self._process else 0
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
@@ -101,6 +122,8 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return await asyncio.to_thread(self._process.wait)
+        finally:
+            self._let_go()
 
 
 class Gateway:

@@ -24,8 +24,15 @@ HARD_END_S = DRAIN_S + 15.0
 async def run(config: NeuronConfig, *, ready: Callable[[str], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `ready` is told the address once the port is bound."""
     stop = asyncio.Event()
-    _on_signal(stop)
-    lifeline.watch(os.environ, stop.set)
+
+    def end() -> None:
+        """Begin the end, and set a limit on how long it takes."""
+        if not stop.is_set():
+            threading.Thread(target=_end_hard, name="deadman", daemon=True).start()
+            stop.set()
+
+    _on_signal(stop, end)
+    lifeline.watch(os.environ, end)
     async with Neuron(config) as neuron:
         if ready is not None:
             ready(neuron.url)
@@ -40,14 +47,13 @@ def main(config: NeuronConfig, *, ready: Callable[[str], None] | None = None) ->
     return 0
 
 
-def _on_signal(stop: asyncio.Event) -> None:
-    """The first signal drains, and sets a limit on how long that takes; the second one ends at once."""
+def _on_signal(stop: asyncio.Event, end: Callable[[], None]) -> None:
+    """The first signal drains, the second one ends at once."""
 
     def heard(number: int) -> None:
         if stop.is_set():
             os._exit(128 + number)
-        threading.Thread(target=_end_hard, name="deadman", daemon=True).start()
-        stop.set()
+        end()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
