@@ -56,6 +56,14 @@ class Admission(Table):
     max_wait_s: float = 30.0
 
 
+class Watchdog(Table):
+    """`[watchdog]`: how long a step of an engine, and a load without progress, may take before its worker is replaced
+    (seconds). A load may take 20 s more for each GiB of weights."""
+
+    step_s: float = 120.0
+    load_s: float = 300.0
+
+
 class DeviceEntry(Table):
     """`[[devices]]`: one device to use. `index` is the device's number among those of its kind (CUDA ordinal 1 is
     `kind = "cuda", index = 1`); `memory_mb` caps what helexa uses of it (MiB); `threads` is for `cpu` devices."""
@@ -80,6 +88,7 @@ class NeuronConfig(Table):
     sources: dict[str, SourceEntry] = {}
     default_models: list[DefaultModel] = []
     admission: Admission = msgspec.field(default_factory=Admission)
+    watchdog: Watchdog = msgspec.field(default_factory=Watchdog)
     devices: list[DeviceEntry] = []
     cpu_devices: int | None = None
     """Split this host's memory into so many CPU devices; given without `[[devices]]`, beside any GPU found."""
@@ -109,6 +118,8 @@ def problems(config: NeuronConfig) -> Iterator[str]:
     """What is wrong beyond shape: each text names its key, what was given, and what would be right."""
     yield from _range("port", config.port, 1, 65535)
     yield from _admission(config.admission)
+    yield from _range("watchdog.step_s", config.watchdog.step_s, 1)
+    yield from _range("watchdog.load_s", config.watchdog.load_s, 1)
     yield from _devices(config)
     yield from _duplicates("harnesses", "name", (entry.name for entry in config.harnesses))
     yield from _sources(config.sources)

@@ -47,6 +47,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     used_mb: int | None
     tool_call: bool = False
     reasoning: bool = False
+    kv_tokens: int | None = None
+    """Tokens of KV cache that all sequences share; None: each has its own, for `context_length` tokens."""
+    pulse: str = ""
+    """A path on its socket that it answers between two steps, by which a step that never ends is noticed."""
     hears_on_write: bool = False
     """It notices that a client has left only when it writes, so it has to be made to write (`api/coax.py`)."""
 

@@ -42,7 +42,17 @@ class Discovery(Lean):
     """harness name -> weight formats it reads ("gguf", "dense_safetensors", "any"); empty: not said."""
 
 
+class WorkerExit(Lean):
+    """How a device's worker ended last: in words, when (seconds of the epoch), and the last lines that it wrote."""
+
+    how: str
+    at: float
+    lines: list[str] = []
+
+
 class DeviceHealth(Lean):
+    """How a device is. `worker_state`: idle starting ready quarantined poisoned restarting failed."""
+
     index: int
     vram_used_mb: int = 0
     vram_free_mb: int = 0
@@ -53,6 +63,9 @@ class DeviceHealth(Lean):
     a model that came or went in between for a stranger."""
     worker: str = ""
     worker_state: str = ""
+    worker_error: str | None = None
+    worker_restarts: int = 0
+    worker_exit: WorkerExit | None = None
 
 
 class FailedLoad(Lean):
@@ -71,9 +84,17 @@ class Activation(Lean):
 
 
 class ModelLoad(Lean):
+    """How busy a model is. `kv_tokens` is the KV cache that its requests share; 0: each has its own."""
+
     id: str
     in_flight: int = 0
     queue_depth: int = 0
+    max_in_flight: int = 0
+    max_queue_depth: int = 0
+    kv_tokens: int = 0
+    kv_tokens_reserved: int = 0
+    rejected_queue_full: int = 0
+    rejected_timeout: int = 0
     tok_s_prefill: float = 0.0
     tok_s_decode: float = 0.0
 
@@ -126,6 +147,9 @@ class Model(Lean):
     load_s: float | None = None
     in_flight: int = 0
     pinned: bool = False
+    recoveries: int = 0
+    last_error: str | None = None
+    """Why it was last brought back, while it is loaded again."""
 
 
 class ModelSpec(Lean):

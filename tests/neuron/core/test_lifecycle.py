@@ -39,45 +39,88 @@ LOST = life.Lost(how="killed")
 RELEASE = (life.Release(),)
 
 
-@pytest.mark.parametrize(
-    ("state", "event", "after", "effects"),
-    [
-        (None, life.Asked(job_id="j"), life.Loading(job_id="j", since=9.0), (life.Bring(),)),
-        (FAILED, life.Asked(job_id="j"), life.Loading(job_id="j", since=9.0), (life.Bring(),)),
-        (FAILED, life.UnloadAsked(), None, ()),
-        (LOADING, life.Planned(plan=PLAN), PLANNED, ()),
-        (LOADING, life.Moved(stage="fetch", progress=0.5), replace(LOADING, stage="fetch", progress=0.5), ()),
-        (PLANNED, life.Arrived(facts=FACTS), life.Loaded(plan=PLAN, facts=FACTS, since=9.0, load_s=9.0), ()),
-        (LOADING, life.Broke(error="no", refused=True), None, RELEASE),
-        (PLANNED, life.Broke(error="no"), life.Failed(error="no", since=9.0, harness="echo"), RELEASE),
-        (PLANNED, LOST, PLANNED, ()),
-        (LOADED, life.Asked(job_id="k"), LOADED, ()),
-        (LOADED, life.Faulted(cause="fault"), POISONED, ()),
-        (LOADED, life.UnloadAsked(), UNLOADING, ()),
-        (UNLOADING, life.Emptied(), FREEING, (life.Free(plan=PLAN),)),
-        (UNLOADING, life.DrainExpired(), LOADED, ()),
-        (FREEING, life.DrainExpired(), FREEING, ()),
-        (FREEING, life.Freed(), None, RELEASE),
-        (FREEING, LOST, None, RELEASE),
-        (UNLOADING, LOST, None, RELEASE),
-        (RECOVERING, life.Due(), RELOADING, (life.Reload(plan=PLAN),)),
-        (RELOADING, life.Due(), RELOADING, ()),
-        (RELOADING, life.Arrived(facts=FACTS), replace(LOADED, since=9.0, load_s=9.0, attempt=1), ()),
-        (RECOVERING, life.UnloadAsked(), None, RELEASE),
-        (RELOADING, life.UnloadAsked(), RELOADING, ()),
-        (
-            RECOVERING,
-            life.GaveUp(cause="no worker"),
-            life.Failed(error="no worker", since=9.0, harness="echo"),
-            RELEASE,
-        ),
-        (POISONED, life.UnloadAsked(), None, RELEASE),
-    ],
-)
+PLANNED_LOSS = life.Lost(how="defrag", planned=True)
+FAULTED = life.Faulted(cause="fault")
+BROKE = life.Broke(error="no")
+REFUSED = life.Broke(error="no", refused=True)
+GAVE_UP = life.GaveUp(cause="no worker")
+ASKED = life.Asked(job_id="k")
+MOVED = life.Moved(stage="fetch", progress=0.5)
+ARRIVED = life.Arrived(facts=FACTS)
+NO_WORKER = life.Failed(error="no worker", since=9.0, harness="echo")
+
+
+def recovering(attempt: int, error: str) -> life.Recovering:
+    return life.Recovering(plan=PLAN, attempt=attempt, error=error, since=9.0)
+
+
+def retry(seconds: float) -> tuple[life.Effect, ...]:
+    return (life.WaitThenRetry(seconds=seconds),)
+
+
+ARROWS: list[tuple[life.State | None, life.Event, life.State | None, tuple[life.Effect, ...]]] = [
+    (None, ASKED, life.Loading(job_id="k", since=9.0), (life.Bring(),)),
+    (FAILED, ASKED, life.Loading(job_id="k", since=9.0), (life.Bring(),)),
+    (FAILED, life.UnloadAsked(), None, ()),
+    (LOADING, life.Planned(plan=PLAN), PLANNED, ()),
+    (LOADING, MOVED, replace(LOADING, stage="fetch", progress=0.5), ()),
+    (LOADING, BROKE, life.Failed(error="no", since=9.0), RELEASE),
+    (LOADING, REFUSED, None, RELEASE),
+    (PLANNED, MOVED, replace(PLANNED, stage="fetch", progress=0.5), ()),
+    (PLANNED, ARRIVED, life.Loaded(plan=PLAN, facts=FACTS, since=9.0, load_s=9.0), ()),
+    (PLANNED, BROKE, life.Failed(error="no", since=9.0, harness="echo"), RELEASE),
+    (PLANNED, REFUSED, None, RELEASE),
+    (LOADED, LOST, recovering(1, "killed"), retry(0.0)),
+    (LOADED, PLANNED_LOSS, recovering(0, "defrag"), retry(0.0)),
+    (LOADED, FAULTED, POISONED, ()),
+    (LOADED, life.UnloadAsked(), UNLOADING, ()),
+    (UNLOADING, life.Emptied(), FREEING, (life.Free(plan=PLAN),)),
+    (UNLOADING, life.DrainExpired(), LOADED, ()),
+    *((state, end, None, RELEASE) for state in (UNLOADING, FREEING)
+      for end in (life.Freed(), LOST, PLANNED_LOSS, FAULTED, BROKE, REFUSED, GAVE_UP)),
+    (RECOVERING, life.Due(), RELOADING, (life.Reload(plan=PLAN),)),
+    (RECOVERING, MOVED, replace(RECOVERING, stage="fetch", progress=0.5), ()),
+    (RECOVERING, ARRIVED, replace(LOADED, since=9.0, load_s=9.0, attempt=1, error="gone"), ()),
+    (RECOVERING, BROKE, recovering(2, "no"), retry(0.5)),
+    (RECOVERING, REFUSED, recovering(2, "no"), retry(0.5)),
+    (RECOVERING, GAVE_UP, NO_WORKER, RELEASE),
+    (RECOVERING, life.UnloadAsked(), None, RELEASE),
+    (RELOADING, MOVED, replace(RELOADING, stage="fetch", progress=0.5), ()),
+    (RELOADING, ARRIVED, replace(LOADED, since=9.0, load_s=9.0, attempt=1, error="gone"), ()),
+    (RELOADING, BROKE, recovering(2, "no"), retry(0.5)),
+    (RELOADING, REFUSED, recovering(2, "no"), retry(0.5)),
+    (RELOADING, GAVE_UP, NO_WORKER, RELEASE),
+    (POISONED, LOST, recovering(1, "fault"), retry(0.0)),
+    (POISONED, PLANNED_LOSS, recovering(1, "fault"), retry(0.0)),
+    (POISONED, GAVE_UP, NO_WORKER, RELEASE),
+    (POISONED, life.UnloadAsked(), None, RELEASE),
+]  # fmt: skip
+STATES = (None, FAILED, LOADING, PLANNED, LOADED, UNLOADING, FREEING, RECOVERING, RELOADING, POISONED)
+HAPPENINGS = (
+    ASKED, life.Planned(plan=PLAN), MOVED, ARRIVED, BROKE, REFUSED, LOST, PLANNED_LOSS, FAULTED, life.Due(), GAVE_UP,
+    life.UnloadAsked(), life.Emptied(), life.DrainExpired(), life.Freed(),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "event", "after", "effects"), ARROWS)
 def test_each_arrow_leads_where_it_is_drawn(
     state: life.State | None, event: life.Event, after: life.State | None, effects: tuple[life.Effect, ...]
 ) -> None:
     assert life.step(state, event, 9.0) == (after, effects)
+
+
+def test_an_event_without_an_arrow_changes_nothing() -> None:
+    drawn = [(state, event) for state, event, _, _ in ARROWS]
+    others = [(state, event) for state in STATES for event in HAPPENINGS if (state, event) not in drawn]
+    assert len(others) + len(drawn) == len(STATES) * len(HAPPENINGS)
+    for state, event in others:
+        same = replace(state, plan=PLAN) if state == PLANNED and isinstance(event, life.Planned) else state
+        assert life.step(state, event, 9.0) == (same, ())
+
+
+def test_a_large_model_may_take_longer_to_load() -> None:
+    large = replace(PLAN, shares=(Share(device=0, weights_mb=20 * 1024), Share(device=1, weights_mb=20 * 1024)))
+    assert life.load_limit_s(large, 300.0) == 300.0 + 40 * 20.0
 
 
 def test_a_model_that_lost_its_worker_is_brought_back_at_once_and_then_ever_later() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from helexa.base.clock import Clock, SystemClock
 from helexa.base.errors import Conflict, HelexaError, Refused, Unavailable, UnknownModel
 from helexa.base.tasks import Crew
+from helexa.http1.client import Origin, UpstreamError
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.plan import DeviceState
 from helexa.neuron.device.pool import Pool, Seat
@@ -42,6 +43,52 @@ class House:
                     await news.get()
         return found
 
+    async def stages_until_loaded(self, model_id: str) -> list[str]:
+        """The stages that a model goes through from now on, until it is loaded."""
+        stages: list[str] = []
+        with self.keeper.feed.listen() as news:
+            async with asyncio.timeout(PATIENCE_S):
+                while not isinstance(self.keeper.status(model_id), life.Loaded):
+                    event = await news.get()
+                    if event is not None and event.model_id == model_id and event.model and event.model.loading:
+                        stages.append(event.model.loading.stage)
+        return stages
+
+    def limit_steps(self, seconds: float) -> None:
+        """A step that takes longer is stuck."""
+        self.keeper._host = replace(self.keeper._host, step_limit_s=seconds)  # pyright: ignore[reportPrivateUsage]
+
+    async def watched(self, what: Callable[[], bool]) -> None:
+        """Return once `what` is true, looking at the engines until then."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not what():
+                await self.keeper.watch()
+                await asyncio.sleep(0.01)
+
+    async def chat(self, model_id: str, text: str) -> asyncio.Task[None]:
+        """An answer under way, in a seat; ends when the engine does."""
+        began = asyncio.Event()
+
+        async def hold() -> None:
+            async with self.keeper.seat(model_id) as seat:
+                began.set()
+                body = b'{"messages":[{"role":"user","content":"%s"}]}' % text.encode()
+                origin = Origin(unix_path=seat.socket)
+                try:
+                    async with await origin.request(b"POST", b"/v1/chat/completions", (), body) as answer:
+                        await answer.read(1 << 20)
+                finally:
+                    await origin.aclose()
+
+        asking = asyncio.create_task(hold())
+        await began.wait()
+        return asking
+
+    async def sit(self, model_id: str) -> None:
+        """Take a seat and leave it."""
+        async with self.keeper.seat(model_id):
+            pass
+
     def kill_worker(self) -> None:
         pid = self.pool.pid(0)
         assert pid is not None
@@ -56,14 +103,15 @@ def spec(model_id: str, **options: object) -> ModelSpec:
     return ModelSpec(model_id=model_id, options=dict(options))
 
 
-async def build(stack: AsyncExitStack, tmp_path: Path, clock: Clock) -> House:
+async def build(stack: AsyncExitStack, tmp_path: Path, clock: Clock, *, devices: int = 1) -> House:
     crew = await stack.enter_async_context(Crew())
     keepers: list[Keeper] = []
-    pool = Pool([Seat(index=0, worker="cpu-dev-0")], clock=clock, tell=lambda news: keepers[0].hear(news))
+    posts = [Seat(index=at, worker=f"cpu-dev-{at}") for at in range(devices)]
+    pool = Pool(posts, clock=clock, tell=lambda news: keepers[0].hear(news))
     stack.push_async_callback(pool.close)
     host = Host(
-        devices={0: DeviceRef(kind="cpu", index=0, memory_mb=1000)},
-        found=(DeviceState(index=0, kind="cpu", name="cpu", total_mb=1000),),
+        devices={at: DeviceRef(kind="cpu", index=at, memory_mb=1000) for at in range(devices)},
+        found=tuple(DeviceState(index=at, kind="cpu", name="cpu", total_mb=1000) for at in range(devices)),
         engines={"echo": ECHO},
         sockets=tmp_path,
     )
@@ -203,6 +251,95 @@ async def test_a_device_fault_poisons_its_neighbours_and_they_recover(house: Hou
     assert statuses == ["poisoned", "recovering", "loaded"]
 
 
+async def test_a_device_is_out_of_quarantine_once_a_prompt_was_answered_on_it(house: House) -> None:
+    await house.load("good")
+    with pytest.raises(HelexaError, match="fault"):
+        await house.load("bad", fail="fault")
+    assert "as asked" in house.pool.suspicion(0)
+    stages = await house.stages_until_loaded("good")
+    assert stages[-1] == "canary"
+    assert (house.pool.state(0), house.pool.suspicion(0)) == ("ready", "")
+
+
+async def test_a_canary_that_fails_condemns_the_device_again_and_the_next_one_may_pass(hasty: House) -> None:
+    await hasty.load("ill", fail="step:0")
+    hasty.pool.condemn(0, "Xid 79")
+    failed = await hasty.reaches("ill", life.Failed)
+    assert isinstance(failed, life.Failed)
+    assert "canary prompt failed" in failed.error
+    await until(lambda: hasty.pool.state(0) == "quarantined")
+    await hasty.load("well")
+    assert hasty.pool.suspicion(0) == ""
+
+
+async def test_a_new_model_is_not_placed_on_a_device_in_quarantine_while_there_is_another(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        house = await build(stack, tmp_path, SystemClock(), devices=2)
+        house.pool.condemn(0, "Xid 79")
+        await house.load("m")
+        assert house.keeper.models()[0].devices == [1]
+        assert house.pool.suspicion(0) == "Xid 79"
+
+
+@pytest.mark.parametrize("fault", ["hang:10", "freeze:10"])
+async def test_an_engine_that_steps_no_more_is_replaced_and_its_model_comes_back(house: House, fault: str) -> None:
+    house.limit_steps(0.3)
+    await house.load("m", fail=fault)  # the canary prompt is shorter, or it would never come back
+    asking = await house.chat("m", "word " * 20)
+    await house.watched(lambda: house.pool.restarts(0) == 1)
+    await house.reaches("m", life.Loaded)
+    (row,) = house.keeper.models()
+    assert "made no step for 0.3 s" in (row.last_error or "")
+    with pytest.raises(UpstreamError):
+        await asking
+
+
+async def test_an_engine_that_is_only_slow_is_left_alone(house: House) -> None:
+    house.limit_steps(0.3)
+    await house.load("m", tokens_per_s=2.0)
+    asking = await house.chat("m", "one two three")
+    await house.watched(asking.done)
+    assert house.pool.restarts(0) == 0
+
+
+async def test_why_a_model_was_brought_back_is_shown_while_it_serves_again(house: House) -> None:
+    await house.load("m")
+    house.kill_worker()
+    await house.reaches("m", life.Recovering)
+    await house.reaches("m", life.Loaded)
+    (row,) = house.keeper.models()
+    assert (row.status, row.recoveries) == ("loaded", 1)
+    assert "SIGKILL" in (row.last_error or "")
+
+
+async def test_a_drained_neuron_turns_away_who_waits_and_takes_work_again(house: House) -> None:
+    await house.load("m")
+    async with AsyncExitStack() as seats:
+        for _ in range(2):
+            await seats.enter_async_context(house.keeper.seat("m"))
+        waiting = asyncio.create_task(house.sit("m"))
+        await until(lambda: house.keeper.loads()[0].queue_depth == 1)
+        house.keeper.drain()
+        with pytest.raises(Unavailable, match="shutting down"):
+            await waiting
+        with pytest.raises(Unavailable, match="shutting down"):
+            house.keeper.seat("m")
+    house.keeper.undrain()
+    await house.sit("m")
+
+
+async def test_a_model_that_comes_back_while_draining_takes_no_work(house: House) -> None:
+    await house.load("m")
+    house.kill_worker()
+    await house.reaches("m", life.Recovering)
+    house.keeper.drain()
+    await house.reaches("m", life.Loaded)
+    with pytest.raises(Unavailable, match="shutting down"):
+        await house.sit("m")
+    house.keeper.undrain()
+    await house.sit("m")
+
+
 async def test_what_becomes_of_a_worker_is_told(house: House) -> None:
     await house.load("m")
     with house.keeper.feed.listen() as news:
@@ -214,6 +351,17 @@ async def test_what_becomes_of_a_worker_is_told(house: House) -> None:
                 if event is not None and event.device is not None:
                     states.append(event.device.worker_state)
     assert states == ["restarting", "ready"]
+
+
+async def test_how_a_worker_ended_is_told_with_its_device(house: House) -> None:
+    await house.load("m")
+    with house.keeper.feed.listen() as news:
+        house.kill_worker()
+        async with asyncio.timeout(PATIENCE_S):
+            while (event := await news.get()) is None or event.device is None:
+                pass
+    assert event.device.worker_exit is not None
+    assert event.device.worker_exit.how == "killed by SIGKILL"
 
 
 async def test_a_host_whose_driver_is_broken_refuses_loads_with_the_reason(house: House) -> None:

@@ -9,23 +9,29 @@ import pytest
 
 from helexa.base.errors import Unavailable
 from helexa.neuron.core.admission import Gate
-from helexa.neuron.keeper.seats import Seats
+from helexa.neuron.keeper.seats import Saturated, Seats
 
 
-def seats(*, taken_at_once: int = 1, queue: int = 8, max_wait_s: float = 5.0) -> Seats:
-    return Seats("m", "/s", Gate(seats=taken_at_once, queue=queue, max_wait_s=max_wait_s))
+def seats(*, taken_at_once: int = 1, queue: int = 8, max_wait_s: float = 5.0, kv_tokens: int | None = None) -> Seats:
+    gate = Gate(seats=taken_at_once, queue=queue, max_wait_s=max_wait_s, context=1000, kv_tokens=kv_tokens)
+    return Seats("m", "/s", gate)
+
+
+def wanting(tokens: int) -> bytes:
+    """A request whose answer may have so many tokens; its own bytes count for seven."""
+    return b'{"max_tokens":%6d}' % (tokens - 7)
 
 
 class Holder:
     """A request that holds its seat until it is told to leave."""
 
-    def __init__(self, room: Seats, *, queued: bool = True) -> None:
+    def __init__(self, room: Seats, *, queued: bool = True, body: bytes = b"") -> None:
         self.leave = asyncio.Event()
         self.seated = asyncio.Event()
-        self.task = asyncio.create_task(self._hold(room, queued))
+        self.task = asyncio.create_task(self._hold(room, queued, body))
 
-    async def _hold(self, room: Seats, queued: bool) -> None:
-        async with room.take(queued=queued):
+    async def _hold(self, room: Seats, queued: bool, body: bytes) -> None:
+        async with room.take(queued=queued, body=body):
             self.seated.set()
             await self.leave.wait()
 
@@ -132,16 +138,66 @@ async def test_a_closed_room_wakes_who_waits_and_refuses_who_comes() -> None:
         assert room.in_flight == 1
 
 
+async def test_kv_cache_is_promised_before_anything_is_awaited() -> None:
+    room = seats(taken_at_once=4, kv_tokens=1000)
+    stay = room.take(queued=True, body=wanting(600))
+    with pytest.raises(StopIteration):  # a coroutine that ends without once giving way
+        stay.__aenter__().send(None)  # pyright: ignore[reportAttributeAccessIssue]
+    assert room.kv_reserved == 600
+    await stay.__aexit__(None, None, None)
+    assert room.kv_reserved == 0
+
+
+async def test_a_request_waits_for_kv_cache_though_seats_are_free_and_is_not_overtaken() -> None:
+    room = seats(taken_at_once=4, kv_tokens=1000)
+    big, bigger, small = (Holder(room, body=wanting(tokens)) for tokens in (600, 700, 100))
+    await settled()
+    assert (room.in_flight, room.waiting, room.kv_reserved) == (1, 2, 600)
+    assert not small.seated.is_set()
+    big.leave.set()
+    await big.task
+    await settled()
+    assert (room.in_flight, room.waiting, room.kv_reserved) == (2, 0, 800)
+    for holder in (bigger, small):
+        holder.leave.set()
+    await asyncio.gather(bigger.task, small.task)
+    assert room.kv_reserved == 0
+
+
+async def test_who_waited_behind_one_that_gave_up_is_seated() -> None:
+    room = seats(taken_at_once=4, kv_tokens=1000)
+    big, bigger, small = (Holder(room, body=wanting(tokens)) for tokens in (600, 700, 100))
+    await settled()
+    bigger.task.cancel()
+    await settled()
+    assert small.seated.is_set()
+    for holder in (big, small):
+        holder.leave.set()
+    await asyncio.gather(big.task, small.task)
+
+
+async def test_every_refusal_is_counted() -> None:
+    room = seats(queue=0)
+    holder = Holder(room)
+    await settled()
+    with pytest.raises(Unavailable):
+        async with room.take(queued=True):
+            pass
+    assert room.turned_away == {"full": 1, "late": 0}
+    holder.leave.set()
+    await holder.task
+
+
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_seat_is_lost_or_doubled_when_requests_come_and_go_at_random(seed: int) -> None:
     rng = random.Random(seed)
-    room = seats(taken_at_once=3, queue=10)
+    room = seats(taken_at_once=3, queue=10, kv_tokens=1000 if seed % 2 else None)
     everybody: list[Holder] = []
     holders: list[Holder] = []
     for _ in range(200):
         act = rng.random()
         if act < 0.5:
-            holders.append(Holder(room, queued=rng.random() < 0.9))
+            holders.append(Holder(room, queued=rng.random() < 0.9, body=wanting(rng.randrange(8, 900))))
             everybody.append(holders[-1])
         elif holders:
             holder = holders.pop(rng.randrange(len(holders)))
@@ -154,10 +210,11 @@ async def test_no_seat_is_lost_or_doubled_when_requests_come_and_go_at_random(se
         decoding = room._decoding  # pyright: ignore[reportPrivateUsage]
         assert len(decoding) <= 3
         assert room.waiting <= 10
+        assert room.kv_reserved <= 1000
     for holder in holders:
         holder.leave.set()
     outcomes = await asyncio.gather(*(holder.task for holder in everybody), return_exceptions=True)
-    assert {type(outcome) for outcome in outcomes} <= {type(None), asyncio.CancelledError, Unavailable}
+    assert {type(outcome) for outcome in outcomes} <= {type(None), asyncio.CancelledError, Saturated}
     async with asyncio.timeout(2):
         await room.empty()
-    assert (room.in_flight, room.waiting) == (0, 0)
+    assert (room.in_flight, room.waiting, room.kv_reserved) == (0, 0, 0)

@@ -36,6 +36,8 @@ Handler = Callable[[Request, Reply], Awaitable[None]]
 
 EVENT_SILENCE_S = 10.0
 DECODING = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank"))
+OPEN = frozenset(("/health", "/ready"))
+"""For whoever watches the host without being told its token."""
 PASSING = frozenset(("/tokenize", "/detokenize", "/apply-template"))
 
 
@@ -45,6 +47,7 @@ class Node:
 
     discovery: Callable[[], Discovery]
     health: Callable[[], Health]
+    unready: Callable[[], list[str]]
     version: dict[str, Any]
     url: Callable[[], str]
     token: str | None = None
@@ -59,6 +62,7 @@ class Api:
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "/discovery"): self._discovery,
             ("GET", "/health"): self._health,
+            ("GET", "/ready"): self._ready,
             ("GET", "/version"): self._version,
             ("GET", "/metrics"): self._render_metrics,
             ("GET", "/models"): self._models,
@@ -91,7 +95,7 @@ class Api:
 
     def _authorise(self, request: Request) -> None:
         token = self._node.token
-        if token is None or request.path == "/health":
+        if token is None or request.path in OPEN:
             return
         given = request.header(b"authorization") or b""
         if not hmac.compare_digest(given, b"Bearer " + token.encode()):
@@ -125,6 +129,11 @@ class Api:
 
     async def _health(self, _: Request, reply: Reply) -> None:
         answers.send(reply, self._node.health())
+
+    async def _ready(self, _: Request, reply: Reply) -> None:
+        """`/health` says that the process lives, and is 200 as long as it does; this says that work may be sent."""
+        reasons = self._node.unready()
+        answers.send(reply, {"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def _version(self, _: Request, reply: Reply) -> None:
         answers.send(reply, self._node.version)
@@ -183,11 +192,11 @@ class Api:
         answers.send(reply, {"status": "unloaded", "freed_mb": freed_mb})
 
     async def _drain(self, _: Request, reply: Reply) -> None:
-        self._keeper.draining = True
+        self._keeper.drain()
         answers.send(reply, {"status": "draining"})
 
     async def _undrain(self, _: Request, reply: Reply) -> None:
-        self._keeper.draining = False
+        self._keeper.undrain()
         answers.send(reply, {"status": "ready"})
 
     # News -------------------------------------------------------------------------------------------------------------

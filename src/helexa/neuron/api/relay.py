@@ -13,7 +13,7 @@ import time
 from functools import partial
 
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
-from helexa.http1.client import Answer, Origin, UpstreamError
+from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError
 from helexa.http1.message import Header, Request
 from helexa.http1.server import Reply
 from helexa.neuron.api import answers, coax
@@ -48,7 +48,7 @@ class Relay:
         asked = CHECKS[request.path](request.body)
         began = time.monotonic()
         try:
-            async with self._keeper.seat(asked.model, queued=queued) as seat:
+            async with self._keeper.seat(asked.model, queued=queued, body=request.body) as seat:
                 await self._serve(request, reply, seat, streamed=bool(asked.stream))
             self._metrics.request(seat.model_id, reply.status, time.monotonic() - began)
         except HelexaError as error:
@@ -63,10 +63,12 @@ class Relay:
         try:
             await self._exchange(request, seat, sink, streamed=streamed)
         except asyncio.CancelledError:
-            if task is None or not seat.was_cut:
+            if task is None or seat.cut_for is None:
                 raise
             task.uncancel()
-            sink.fail(Unavailable(model=seat.model_id, reason="it was unloaded meanwhile", retry_after=1.0))
+            sink.fail(seat.cut_for)
+        except ConnectFailed:  # its worker has just ended, and nothing of this request was done
+            sink.fail(Unavailable(model=seat.model_id, reason="its worker has ended", retry_after=2.0))
         except UpstreamError as error:
             log.warning("%s: its engine failed while it answered: %s", seat.model_id, error)
             sink.fail(UpstreamFailed(node=seat.model_id, reason=str(error), model=seat.model_id))

@@ -14,7 +14,7 @@ from helexa.neuron.config import NeuronConfig
 from helexa.neuron.core.plan import DeviceState
 from helexa.neuron.device.pool import Pool
 from helexa.neuron.discovery.host import HostDevice, Survey, discover, host_devices, read_health, survey
-from helexa.neuron.keeper import Keeper
+from helexa.neuron.keeper import Keeper, views
 from helexa.neuron.registry import Harness
 from helexa.neuron.sources.library import Library
 from helexa.wire.control import Activation, DeviceHealth, Discovery, Health
@@ -76,6 +76,14 @@ class HostView:
             draining=keeper.draining,
         )
 
+    def unready(self, keeper: Keeper, activation: Activation) -> list[str]:
+        """Why no work should be sent here now; empty when it may be."""
+        return [
+            *([self.blocked] if self.blocked else ()),
+            *(["draining"] if keeper.draining else ()),
+            *(["the default models are still being loaded"] if activation.state != "ready" else ()),
+        ]
+
     def version(self) -> dict[str, Any]:
         """The body of `GET /version`."""
         return {
@@ -91,16 +99,15 @@ class HostView:
 
 def _merged(reading: DeviceHealth, state: DeviceState, pool: Pool) -> DeviceHealth:
     """A driver's reading and the ledger's promises: free is what neither has taken."""
-    return DeviceHealth(
+    health = DeviceHealth(
         index=reading.index,
         vram_used_mb=max(reading.vram_used_mb, state.reserved_mb + state.foreign_mb),
         vram_free_mb=min(reading.vram_free_mb, state.free_mb),
         utilization_pct=reading.utilization_pct,
         temp_c=reading.temp_c,
         foreign_mb=state.foreign_mb,
-        worker=pool.name(reading.index),
-        worker_state=pool.state(reading.index),
     )
+    return views.with_worker(health, pool)
 
 
 class Uptime:

@@ -23,7 +23,7 @@ from helexa.neuron.app.activation import Warmup
 from helexa.neuron.app.folder import socket_folder
 from helexa.neuron.app.host import REFRESH_S, HostView, Uptime
 from helexa.neuron.config import NeuronConfig
-from helexa.neuron.device.pool import Pool, Seat
+from helexa.neuron.device.pool import WATCH_S, Pool, Seat
 from helexa.neuron.discovery.host import survey
 from helexa.neuron.keeper import Host, Keeper
 from helexa.neuron.sources.library import from_config
@@ -75,7 +75,12 @@ class Neuron:
         sockets = stack.enter_context(socket_folder(os.environ))
         crew = await stack.enter_async_context(Crew())
 
-        self.pool = Pool(_seats(view, harnesses), clock=self._clock, tell=lambda news: self.keeper.hear(news))
+        self.pool = Pool(
+            _seats(view, harnesses),
+            clock=self._clock,
+            tell=lambda news: self.keeper.hear(news),
+            silence_s=config.watchdog.step_s,
+        )
         stack.push_async_callback(self.pool.close)
         host = _host(config, view, harnesses, sockets, self.boot_id)
         self.keeper = keeper = Keeper(host, library, self.pool, clock=self._clock, crew=crew)
@@ -92,6 +97,7 @@ class Neuron:
         node = Node(
             discovery=view.discovery,
             health=health,
+            unready=lambda: view.unready(keeper, self.warmup.view),
             version=view.version(),
             url=lambda: self.url,
             token=config.token,
@@ -105,6 +111,7 @@ class Neuron:
 
         self.pool.start()
         crew.loop(lambda: view.refresh(keeper, library), name="refresh", clock=self._clock, every_s=REFRESH_S)
+        crew.loop(keeper.watch, name="watch engines", clock=self._clock, every_s=min(WATCH_S, config.watchdog.step_s))
         crew.start(self.warmup.run(), name="activation")
         log.info("neuron %s listens on %s with %s", self.boot_id, self.url, ", ".join(h.name for h in harnesses))
 
@@ -131,6 +138,8 @@ def _host(
         max_in_flight=config.admission.max_in_flight,
         max_queue_depth=config.admission.max_queue_depth,
         max_wait_s=config.admission.max_wait_s,
+        step_limit_s=config.watchdog.step_s,
+        load_limit_s=config.watchdog.load_s,
         boot_id=boot_id,
         blocked=view.blocked,
     )

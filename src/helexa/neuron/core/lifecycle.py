@@ -19,6 +19,7 @@ from helexa.neuron.harness import Facts
 
 RETRY_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 """The wait before the n-th attempt to bring a model back; past the last one it has failed."""
+LOAD_S_PER_GIB = 20.0
 STABLE_S = 60.0
 """A model that served for so long starts its count of attempts anew."""
 
@@ -39,13 +40,15 @@ class Loading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """It serves. `attempt` counts the recoveries that led here since it was last stable."""
+    """It serves. `attempt` counts the recoveries that led here since it was last stable, `error` is why the last one
+    was needed."""
 
     plan: LoadPlan
     facts: Facts
     since: float
     load_s: float
     attempt: int = 0
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +235,11 @@ Effect = Bring | Reload | WaitThenRetry | Free | Release
 Step = tuple[State | None, tuple[Effect, ...]]
 
 
+def load_limit_s(plan: LoadPlan, base_s: float) -> float:
+    """How long a load may take without moving: `base_s`, and more for a large model."""
+    return base_s + LOAD_S_PER_GIB * sum(share.weights_mb for share in plan.shares) / 1024
+
+
 # The machine ----------------------------------------------------------------------------------------------------------
 
 
@@ -315,8 +323,8 @@ def _recovering(state: Recovering, event: Event, now: float) -> Step:
         case Moved():
             return replace(state, stage=event.stage, progress=event.progress), ()
         case Arrived():
-            load_s = now - state.since
-            return Loaded(plan=state.plan, facts=event.facts, since=now, load_s=load_s, attempt=state.attempt), ()
+            back = Loaded(plan=state.plan, facts=event.facts, since=now, load_s=now - state.since)
+            return replace(back, attempt=state.attempt, error=state.error), ()
         case Broke():
             return _retry(state.plan, state.attempt, event.error, now)
         case GaveUp():

@@ -84,9 +84,7 @@ class Progress(Up, frozen=True):
 
 
 class Heartbeat(Up, frozen=True):
-    """The process lives; `busy_s` is how long the device thread has been at its present job (0: it waits)."""
-
-    busy_s: float
+    """The process lives."""
 
 
 Down = Prepare | Load | Unload | Memory

@@ -60,7 +60,6 @@ class WorkerProcess:
         self.pid = process.pid
         self.ended = asyncio.Event()
         self.how = ""
-        self.busy_s = 0.0
         self.last_heard_s = 0.0
         self._process = process
         self._channel = channel
@@ -157,6 +156,8 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it now."""
+        if self.ended.is_set():
+            return  # its number may be another process's by now
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
@@ -174,7 +175,7 @@ class WorkerProcess:
                 if not self._hello.done():
                     self._hello.set_result(None)
             case jobs.Heartbeat():
-                self.busy_s = message.busy_s
+                pass  # that it came is all it says
             case jobs.Progress():
                 if (report := self._reports.get(message.id)) is not None:
                     report(message.stage, message.progress)

@@ -26,7 +26,7 @@ from typing import cast
 from helexa.neuron.device import jobs
 from helexa.neuron.harness import BadOption, DeviceFault, Engine, Resident
 
-HEARTBEAT_S = 1.0
+HEARTBEAT_S = 2.0
 MARK = "\x1e"
 """Begins the line that a worker writes to stderr before it reports a failure, so that the daemon knows when it has read
 everything that the engine wrote about it."""
@@ -64,7 +64,6 @@ class Worker:
         self._inbox: queue.SimpleQueue[jobs.Down] = queue.SimpleQueue()
         self._engines: dict[str, Engine] = {}
         self._residents: dict[str, Resident] = {}
-        self._busy_since: float | None = None
 
     def run(self) -> None:
         """Serve jobs until the daemon goes."""
@@ -73,9 +72,7 @@ class Worker:
         self._channel.send(jobs.Hello(pid=os.getpid()))
         while True:
             job = self._inbox.get()
-            self._busy_since = time.monotonic()
             self._channel.send(self.execute(job))
-            self._busy_since = None
 
     def execute(self, job: jobs.Down) -> jobs.Reply:
         """Do one job; every failure becomes its reply."""
@@ -125,8 +122,7 @@ class Worker:
     def _beat(self) -> None:
         while True:
             time.sleep(HEARTBEAT_S)
-            since = self._busy_since
-            self._channel.send(jobs.Heartbeat(busy_s=0.0 if since is None else time.monotonic() - since))
+            self._channel.send(jobs.Heartbeat())
 
 
 def _broke(job_id: int, error: Exception) -> jobs.Broke:

@@ -27,7 +27,8 @@ class Preparation(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """What the keeper has to know of the machine. `engines` maps a harness to its "module:Class"; `sockets` is a
-    private folder for the models' sockets; `blocked` says why nothing can be loaded at all (a broken driver)."""
+    private folder for the models' sockets; `blocked` says why nothing can be loaded at all (a broken driver). A step
+    that takes `step_limit_s` is stuck, and so is a load that does not move for `load_limit_s` and more by its size."""
 
     devices: Mapping[int, DeviceRef]
     found: tuple[DeviceState, ...]
@@ -36,5 +37,7 @@ class Host:
     max_in_flight: int = 0
     max_queue_depth: int = 64
     max_wait_s: float = 30.0
+    step_limit_s: float = 120.0
+    load_limit_s: float = 300.0
     boot_id: str = ""
     blocked: str | None = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helexa.base.clock import Clock
-from helexa.base.errors import Conflict, HelexaError, Refused, Unavailable, UnknownModel
+from helexa.base.errors import Conflict, HelexaError, Refused, Unavailable, UnknownModel, UpstreamFailed
 from helexa.base.ids import canonical, fresh
 from helexa.base.tasks import Crew
 from helexa.neuron.core import lifecycle as life
@@ -23,8 +23,8 @@ from helexa.neuron.core.ledger import Ledger
 from helexa.neuron.core.plan import DeviceState, LoadPlan
 from helexa.neuron.device.pool import Dead, Lost, News, Poisoned, Pool, Ready
 from helexa.neuron.device.process import JobFailed
-from helexa.neuron.harness import DeviceRef, LoadOrder, Report
-from helexa.neuron.keeper import views, words
+from helexa.neuron.harness import DeviceRef, Facts, LoadOrder, Report
+from helexa.neuron.keeper import probe, views, words
 from helexa.neuron.keeper.feed import Feed
 from helexa.neuron.keeper.host import Host, Preparation
 from helexa.neuron.keeper.loads import Jobs, LoadJob
@@ -49,6 +49,7 @@ class _Entry:
     error: HelexaError | None = None
     order: LoadOrder | None = None
     seats: Seats | None = None
+    pulse: asyncio.Task[None] | None = None
     told_s: float = 0.0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -122,16 +123,30 @@ class Keeper:
             raise Conflict(reason=f"`{entry.model_id}` {why} after {drain_s or 0:g} s")
         return freed_mb
 
-    def seat(self, model_id: str, *, queued: bool = True) -> AbstractAsyncContextManager[Seat]:
+    def seat(self, model_id: str, *, queued: bool = True, body: bytes = b"") -> AbstractAsyncContextManager[Seat]:
         """A seat on a loaded model. Raises UnknownModel, or Unavailable with a Retry-After."""
         if self.draining:
-            raise Unavailable(model=model_id, reason="this neuron is shutting down", retry_after=15.0)
+            raise words.shutting_down(model_id)
         entry = self._entries.get(canonical(model_id))
         if entry is None or entry.state is None:
             raise self._unknown(model_id)
         if not isinstance(entry.state, life.Loaded) or entry.seats is None:
             raise words.not_now(entry.model_id, entry.state)
-        return entry.seats.take(queued=queued)
+        return entry.seats.take(queued=queued, body=body)
+
+    def drain(self) -> None:
+        """Take no more work and turn away who waits; what runs is finished."""
+        self.draining = True
+        for entry in self._entries.values():
+            if entry.seats is not None:
+                entry.seats.close(words.shutting_down(entry.model_id))
+
+    def undrain(self) -> None:
+        """Take work again."""
+        self.draining = False
+        for entry in self._entries.values():
+            if entry.seats is not None and isinstance(entry.state, life.Loaded):
+                entry.seats.reopen()
 
     def job(self, job_id: str) -> LoadJob | None:
         """A load job by its id."""
@@ -150,11 +165,7 @@ class Keeper:
 
     def loads(self) -> list[ModelLoad]:
         """How busy each loaded model is."""
-        return [
-            ModelLoad(id=entry.model_id, in_flight=entry.seats.in_flight, queue_depth=entry.seats.waiting)
-            for entry in self._entries.values()
-            if entry.seats is not None
-        ]
+        return [views.load(entry.model_id, entry.seats) for entry in self._entries.values() if entry.seats is not None]
 
     def devices(self) -> tuple[DeviceState, ...]:
         """The devices with what is reserved on them."""
@@ -191,10 +202,7 @@ class Keeper:
 
     async def close(self, within_s: float) -> None:
         """Stop taking work, wake who waits, give requests `within_s` to end, then unload everything."""
-        self.draining = True
-        for entry in self._entries.values():
-            if entry.seats is not None:
-                entry.seats.close(words.shutting_down(entry.model_id))
+        self.drain()
         for job in self._jobs.running():
             job.finish(Conflict(reason="this neuron is shutting down"))
         loaded = [entry for entry in self._entries.values() if isinstance(entry.state, life.Loaded)]
@@ -240,13 +248,15 @@ class Keeper:
                 entry.seats = Seats(
                     entry.model_id,
                     entry.order.socket,
-                    self._gate(state.plan),
+                    self._gate(state),
                     hears_on_write=state.facts.hears_on_write,
                 )
+                if self.draining:
+                    entry.seats.close(words.shutting_down(entry.model_id))
             self._end_job(entry, None)
         elif entry.seats is not None and not isinstance(state, life.Unloading | life.Loaded):
             entry.seats.close(words.not_now(entry.model_id, state))
-            entry.seats.cut()
+            entry.seats.cut(words.broken_off(entry.model_id, state))
             entry.seats = None
         elif entry.seats is not None and isinstance(state, life.Unloading):
             entry.seats.close(words.not_now(entry.model_id, state))
@@ -291,9 +301,8 @@ class Keeper:
                 index=index,
                 vram_used_mb=state.reserved_mb + state.foreign_mb,
                 vram_free_mb=state.free_mb,
-                worker=self._pool.name(index),
-                worker_state=self._pool.state(index),
             )
+            health = views.with_worker(health, self._pool)
             self.feed.publish(Event(kind="device", boot_id=self._host.boot_id, device=health))
 
     def _forget_old_failures(self) -> None:
@@ -321,6 +330,7 @@ class Keeper:
     async def _reload(self, entry: _Entry, plan: LoadPlan) -> None:
         try:
             assert entry.order is not None
+            await self._pool.replaced(plan.devices[0])
             _forget_socket(entry)
             entry.order = self._order(entry.model_id, plan, entry.order.files)
             await self._execute(entry, plan)
@@ -331,10 +341,41 @@ class Keeper:
         """Have the worker execute the order."""
         assert entry.order is not None
         engine = self._host.engines[plan.harness]
-        facts = await self._pool.load(plan.devices[0], engine, entry.order, self._reporter(entry))
+        limit_s = life.load_limit_s(plan, self._host.load_limit_s)
+        facts = await self._pool.load(plan.devices[0], engine, entry.order, self._reporter(entry), limit_s=limit_s)
+        if self._pool.suspicion(plan.devices[0]):
+            await self._try_out(entry, entry.order, plan.devices[0], facts)
         if facts.used_mb is not None and len(plan.devices) == 1:
             self._ledger = self._ledger.measured(entry.model_id, plan.devices[0], facts.used_mb)
         self._tell(entry, life.Arrived(facts=facts))
+
+    async def _try_out(self, entry: _Entry, order: LoadOrder, device: int, facts: Facts) -> None:
+        """The first model on a device in quarantine answers a prompt, or the device is condemned again."""
+        self._tell(entry, life.Moved(stage="canary", progress=None))
+        failure = await probe.canary(order.socket, entry.model_id, facts, self._host.step_limit_s)
+        if failure is not None:
+            self._pool.condemn(device, f"the canary prompt failed: {failure}")
+            raise UpstreamFailed(node=self._pool.name(device), reason=f"the canary prompt failed: {failure}")
+        log.info("%s answered the canary prompt: %s is out of quarantine", entry.model_id, self._pool.name(device))
+        self._pool.acquit(device)
+        self._announce_device(device)
+
+    async def watch(self) -> None:
+        """Feel the pulse of every engine that has requests in flight; one look, the answers come later."""
+        for entry in self._entries.values():
+            state, order, busy = entry.state, entry.order, entry.seats is not None and entry.seats.in_flight > 0
+            if isinstance(state, life.Loaded) and state.facts.pulse and order is not None and busy and not entry.pulse:
+                beat = self._feel_pulse(entry, state, order)
+                entry.pulse = self._crew.start(beat, name=f"pulse {entry.model_id}")
+
+    async def _feel_pulse(self, entry: _Entry, state: life.Loaded, order: LoadOrder) -> None:
+        limit_s = self._host.step_limit_s
+        try:
+            alive = await probe.answers(order.socket, state.facts.pulse, limit_s)
+        finally:
+            entry.pulse = None
+        if not alive and entry.order is order:
+            self._pool.condemn(state.plan.devices[0], f"stuck: `{entry.model_id}` made no step for {limit_s:g} s")
 
     async def _wait(self, entry: _Entry, seconds: float) -> None:
         await self._clock.sleep(seconds)
@@ -355,16 +396,16 @@ class Keeper:
         """Take a model out: close its door, empty it, free it."""
         self._tell(entry, life.UnloadAsked())
         if isinstance(entry.state, life.Unloading) and not entry.state.freeing:
-            if entry.seats is not None and not await self._emptied(entry.seats, force, drain_s):
+            if entry.seats is not None and not await self._emptied(entry.model_id, entry.seats, force, drain_s):
                 self._tell(entry, life.DrainExpired())
                 return
             self._tell(entry, life.Emptied())
         if isinstance(entry.state, life.Unloading):  # else its worker died meanwhile, and it is gone or coming back
             await entry.gone.wait()
 
-    async def _emptied(self, seats: Seats, force: bool, drain_s: float | None) -> bool:
+    async def _emptied(self, model_id: str, seats: Seats, force: bool, drain_s: float | None) -> bool:
         if force:
-            seats.cut()
+            seats.cut(words.broken_off(model_id, None))
         await _bounded(seats.empty(), FORCED_WAIT_S if force else drain_s or 0.0)
         return force or seats.in_flight == 0
 
@@ -374,13 +415,20 @@ class Keeper:
         """A plan whose memory is promised. Between plan and promise another load may win, so it is asked twice."""
         assert entry.spec is not None
         for _ in range(2):
-            plan = await self._preparation.plan(entry.spec, self._ledger.devices())
+            plan = await self._preparation.plan(entry.spec, self._trusted(entry.spec))
             outcome = self._ledger.reserve(entry.model_id, plan.shares)
             if isinstance(outcome, Ledger):
                 self._ledger = outcome
                 return plan
             shortfall = outcome
         raise words.does_not_fit(entry.model_id, shortfall)  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    def _trusted(self, spec: ModelSpec) -> Sequence[DeviceState]:
+        """The devices for a new model: not those in quarantine, unless there are no others or they are asked for."""
+        devices = self._ledger.devices()
+        if spec.devices:
+            return devices
+        return [device for device in devices if not self._pool.suspicion(device.index)] or devices
 
     def _order(self, model_id: str, plan: LoadPlan, files: tuple[str, ...]) -> LoadOrder:
         """The plan as its engine gets it; a fresh socket each time, for a stale one makes a server refuse to start."""
@@ -423,10 +471,15 @@ class Keeper:
         job.finish()
         return self._jobs.add(job)
 
-    def _gate(self, plan: LoadPlan) -> Gate:
-        host = self._host
-        seats = host.max_in_flight or max(1, plan.slots)
-        return Gate(seats=seats, queue=host.max_queue_depth, max_wait_s=host.max_wait_s)
+    def _gate(self, state: life.Loaded) -> Gate:
+        host, facts = self._host, state.facts
+        return Gate(
+            seats=host.max_in_flight or max(1, state.plan.slots),
+            queue=host.max_queue_depth,
+            max_wait_s=host.max_wait_s,
+            context=facts.context_length,
+            kv_tokens=facts.kv_tokens,
+        )
 
     def _view(self, entry: _Entry) -> Model | None:
         if entry.state is None:

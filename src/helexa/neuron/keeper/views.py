@@ -7,7 +7,20 @@ from typing import assert_never
 from helexa.base.errors import HelexaError
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.plan import LoadPlan
-from helexa.wire.control import JobView, Limit, LoadingState, Model, PlanShare, PlanView, Servable
+from helexa.neuron.device.pool import Pool
+from helexa.neuron.keeper.seats import Seats
+from helexa.wire.control import (
+    DeviceHealth,
+    JobView,
+    Limit,
+    LoadingState,
+    Model,
+    ModelLoad,
+    PlanShare,
+    PlanView,
+    Servable,
+    WorkerExit,
+)
 
 STATUS: dict[type[life.State], str] = {
     life.Loading: "loading",
@@ -69,7 +82,35 @@ def _served(row: Model, state: life.Loaded) -> None:
     row.limit = Limit(context=facts.context_length, output=facts.max_output_tokens)
     row.tool_call, row.reasoning = facts.tool_call, facts.reasoning
     row.load_s = round(state.load_s, 3)
+    row.recoveries, row.last_error = state.attempt, state.error or None
     row.servable = Servable(ok=True)
+
+
+def load(model_id: str, seats: Seats) -> ModelLoad:
+    """How busy a model is."""
+    gate = seats.gate
+    return ModelLoad(
+        id=model_id,
+        in_flight=seats.in_flight,
+        queue_depth=seats.waiting,
+        max_in_flight=gate.seats,
+        max_queue_depth=gate.queue,
+        kv_tokens=gate.kv_tokens or 0,
+        kv_tokens_reserved=seats.kv_reserved,
+        rejected_queue_full=seats.turned_away["full"],
+        rejected_timeout=seats.turned_away["late"],
+    )
+
+
+def with_worker(health: DeviceHealth, pool: Pool) -> DeviceHealth:
+    """A device's reading, with how its worker is."""
+    index, end = health.index, pool.last_exit(health.index)
+    health.worker, health.worker_state = pool.name(index), pool.state(index)
+    health.worker_error = pool.suspicion(index) or pool.why(index) or None
+    health.worker_restarts = pool.restarts(index)
+    if end is not None:
+        health.worker_exit = WorkerExit(how=end.how, at=end.at, lines=list(end.lines))
+    return health
 
 
 def plan(plan: LoadPlan) -> PlanView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import assert_never
 
-from helexa.base.errors import HelexaError, Refused, Unavailable
+from helexa.base.errors import HelexaError, Refused, Unavailable, UpstreamFailed
 from helexa.base.units import human_mib
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.ledger import Shortfall
@@ -26,6 +26,15 @@ def not_now(model_id: str, state: life.State | None) -> HelexaError:
             return Unavailable(model=model_id, reason="it is being unloaded", retry_after=1.0)
         case _:
             assert_never(state)
+
+
+def broken_off(model_id: str, state: life.State | None) -> HelexaError:
+    """What a request in flight is told when its model goes from under it."""
+    match state:
+        case life.Recovering() | life.Poisoned() | life.Failed():
+            return UpstreamFailed(node=model_id, reason=state.error, model=model_id)
+        case _:
+            return Unavailable(model=model_id, reason="it was unloaded meanwhile", retry_after=1.0)
 
 
 def shutting_down(model_id: str) -> Unavailable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Coroutine
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from helexa.http1.server import Server
 from helexa.neuron.engines.echo import options as opts
-from helexa.neuron.engines.echo.server import HARD_EXIT, EchoModel
+from helexa.neuron.engines.echo.server import EchoModel, die
 from helexa.neuron.harness import DeviceFault, Engine, Facts, LoadOrder, Report, Resident
 
 T = TypeVar("T")
@@ -60,6 +59,7 @@ class EchoEngine:
             capabilities=("text", "embeddings", *(("tools",) if options.tool_calls else ())),
             used_mb=options.memory_mb,
             tool_call=bool(options.tool_calls),
+            pulse="/slots",
         )
         return EchoResident(self, server, facts, order.socket)
 
@@ -81,8 +81,10 @@ def _pretend(load_s: float, report: Report) -> None:
 def _fail(how: str) -> None:
     if how == "fault":
         raise DeviceFault("the device met a fault, as asked")
-    if how == "crash":
-        os._exit(HARD_EXIT)
+    if how == "hang":
+        threading.Event().wait()
+    if how in ("crash", "freeze"):
+        die(how)
     raise RuntimeError("the load failed, as asked")
 
 

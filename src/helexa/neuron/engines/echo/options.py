@@ -9,9 +9,9 @@ import msgspec
 
 from helexa.neuron.harness import BadOption
 
-_FAIL = re.compile(r"(?P<bare>load|fault)|(?P<how>step|crash|hang):(?P<after>\d+|load)")
+_FAIL = re.compile(r"(?P<bare>load|fault)|(?P<how>step|crash|hang|fault|freeze):(?P<after>\d+|load)")
 
-How = Literal["load", "fault", "step", "crash", "hang"]
+How = Literal["load", "fault", "step", "crash", "hang", "freeze"]
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,7 +26,8 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     is said instead of the user's own last words.
 
     `fail`: "load" the load fails; "fault" the load meets a device fault; "step:N" a typed error after N tokens;
-    "crash:N" the process dies after N tokens ("crash:load": while it loads); "hang:N" it stops producing.
+    "crash:N" the process dies after N tokens; "hang:N" it steps no more; "fault:N" it aborts with a driver's words, as
+    llama.cpp does; "freeze:N" the whole process stands still. "load" for N: while it loads.
     """
 
     memory_mb: int = 64
@@ -45,7 +46,9 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         match = _FAIL.fullmatch(self.fail)
         if match is None:
             raise BadOption(
-                "fail", KNOWN, f"option `fail`: `{self.fail}` is not load, fault, step:N, crash:N or hang:N"
+                "fail",
+                KNOWN,
+                f"option `fail`: `{self.fail}` is not load, fault or one of step, crash, hang, fault, freeze with :N",
             )
         if match["bare"]:
             return Failure(how=match["bare"], after=-1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,6 +18,7 @@ from helexa.neuron.engines.echo import answers, script
 from helexa.neuron.engines.echo.options import EchoOptions
 
 HARD_EXIT = 70
+FAULT_TEXT = "CUDA error: an illegal memory access was encountered"
 
 
 class Empty(msgspec.Struct):
@@ -51,6 +54,7 @@ class EchoModel:
         self._cache = script.PrefixCache()
         self._words: dict[int, str] = {}
         self._served = 0
+        self._hangs = False
         self._routes: dict[str, Callable[[Request, Reply], Awaitable[None]]] = {
             "/v1/chat/completions": self._generate,
             "/v1/completions": self._generate,
@@ -59,6 +63,7 @@ class EchoModel:
             "/detokenize": self._detokenize,
             "/apply-template": self._template,
             "/health": self._health,
+            "/slots": self._slots,
         }
 
     async def handle(self, request: Request, reply: Reply) -> None:
@@ -127,8 +132,9 @@ class EchoModel:
         if failure is not None and failure.after == done:
             if failure.how == "step":
                 raise StepFailed(f"the step after {done} tokens failed, as asked")
-            if failure.how == "crash":
-                os._exit(HARD_EXIT)
+            if failure.how != "hang":
+                die(failure.how)
+            self._hangs = True
             await asyncio.Event().wait()
         if self._options.tokens_per_s > 0:
             await asyncio.sleep(1 / self._options.tokens_per_s)
@@ -161,10 +167,28 @@ class EchoModel:
         del request
         _send(reply, {"status": "ok"})
 
+    async def _slots(self, request: Request, reply: Reply) -> None:
+        """Answered between two steps, as llama.cpp does: never, once a step hangs."""
+        del request
+        if self._hangs:
+            await asyncio.Event().wait()
+        _send(reply, {})
+
     def _too_long(self, reply: Reply, tokens: int) -> None:
         message = f"request ({tokens} tokens) exceeds the available context size ({self._context} tokens)"
         facts = answers.error(400, message, "exceed_context_size_error", n_prompt_tokens=tokens, n_ctx=self._context)
         _send(reply, facts, status=400)
+
+
+def die(how: str) -> None:
+    """End, or stand still, as a faulty engine would."""
+    if how == "freeze":
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
+    if how == "fault":
+        print(FAULT_TEXT, file=sys.stderr, flush=True)  # noqa: T201
+        os.abort()
+    os._exit(HARD_EXIT)
 
 
 def _send(reply: Reply, body: dict[str, Any], status: int = 200) -> None:

@@ -149,6 +149,8 @@ def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
         used_mb=max(0, used_mb),
         tool_call=tools,
         reasoning=reasoning,
+        kv_tokens=order.context * order.slots if params.kv_unified else None,
+        pulse="/slots",  # answered by the thread that decodes, after the step it is at
         hears_on_write=True,
     )
 
