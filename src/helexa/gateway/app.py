@@ -116,7 +116,7 @@ class Cortex:
     async def count(self, model: str, body: bytes) -> int:
         """Prompt tokens of a chat request; a refusal of the planner comes as the error it stands for."""
         try:
-            return await Counter(self._origins, self.dispatcher).count(model, body)
+            return await Counter(self._clients, self.dispatcher).count(model, body)
         except RefusedSeat as refused:
             raise refusal_of(refused) from refused
 

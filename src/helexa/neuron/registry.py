@@ -22,6 +22,8 @@ class Harness:
     extra: str = ""
     kinds: tuple[str, ...] = ("cuda", "rocm", "metal", "cpu")
     light: bool = True
+    vocabulary: str | None = None
+    """The engine that serves a model's tokenizer and template without its weights, as `target`, where there is one."""
 
     @property
     def installed(self) -> bool:
@@ -45,6 +47,7 @@ _ALL = (
         formats=("gguf",),
         module="xllamacpp",
         extra="llama",
+        vocabulary="helexa.neuron.engines.llama.vocabulary:VocabularyEngine",
     ),
     Harness(name="echo", target="helexa.neuron.engines.echo:EchoEngine", formats=("any",)),
 )

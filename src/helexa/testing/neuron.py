@@ -91,6 +91,8 @@ class FakeModel:
 
     id: str
     loaded: bool = False
+    on_disk: bool = True
+    """Its tokens can be counted without loading it."""
     vram_mb: int = 1000
     device: int = 0
     load_s: float = 0.0
@@ -304,6 +306,7 @@ class ScriptedNeuron:
             ("GET", "/v1/models"): self._listing,
             ("POST", "/models/load"): self._load,
             ("POST", "/models/unload"): self._unload,
+            ("POST", "/models/count_tokens"): self._count,
         }
         if self._has_preflight:
             routes["POST", "/models/preflight"] = self._preflight
@@ -388,6 +391,13 @@ class ScriptedNeuron:
             raise Refused(409, {"kind": "busy", "message": f"{slot.in_flight} requests in flight"})
         self._remove(order.model_id)
         return {"status": "unloaded", "freed_mb": slot.model.vram_mb}
+
+    async def _count(self, body: bytes) -> object:
+        asked = msgspec.json.decode(body, type=control.CountTokens)
+        model = self.models.get(asked.model.model_id)
+        if model is None or not (model.on_disk or model.id in self._slots):
+            raise Refused(404, "its files are not here")
+        return {"tokens": model.prompt_tokens}
 
     async def _drain(self, slot: _Slot, within_s: float) -> None:
         slot.status = "unloading"

@@ -165,6 +165,17 @@ class ModelSpec(Lean):
     options: dict[str, Any] = {}
 
 
+class CountTokens(Lean):
+    """Body of `/models/count_tokens`: the prompt that `request`, a chat-completions body, would make of `model`."""
+
+    model: ModelSpec
+    request: msgspec.Raw
+
+
+class Counted(Lean):
+    tokens: int
+
+
 class PlanShare(Lean):
     """What one device would carry, in MiB."""
 

@@ -20,6 +20,7 @@ from helexa.wire.sse import SseDecoder
 
 T = TypeVar("T")
 
+COUNT_TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 JSON = (b"content-type", b"application/json")
 
@@ -97,6 +98,12 @@ class NeuronClient:
         body = control.Unload(model_id=model, drain_s=drain_s)
         answer = await self._call("POST", "/models/unload", body, self._timeout_s * 6 + (drain_s or 0.0))
         return self._decode(answer, _Freed).freed_mb
+
+    async def count_tokens(self, spec: control.ModelSpec, request: bytes) -> int:
+        """Tokens of the prompt that a chat request would make of a model whose files are there, loaded or not."""
+        body = control.CountTokens(model=spec, request=msgspec.Raw(request))
+        answer = await self._call("POST", "/models/count_tokens", body, COUNT_TIMEOUT_S)
+        return self._decode(answer, control.Counted).tokens
 
     async def recycle(self, device: int) -> None:
         await self._call("POST", f"/devices/{device}/recycle", {}, None)

@@ -19,11 +19,12 @@ from helexa.http1.server import Handler, Reply, Request
 from helexa.wire import envelopes
 from helexa.wire.canon import Capabilities, Fault
 from helexa.wire.peek import peek
-from helexa.wire.translate import count_tokens_request, open_messages, open_responses
+from helexa.wire.translate import count_tokens_request, open_messages, open_responses, responses_count_request
 
 PASSING = frozenset(
     ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/tokenize", "/detokenize")
 )
+COUNTING = frozenset(("/v1/messages/count_tokens", "/v1/responses/input_tokens"))
 
 
 class House(Protocol):
@@ -67,7 +68,7 @@ class Door:
                 call = None
             if call is not None:
                 await self._flow.serve(call, request, reply)
-            elif path == "/v1/messages/count_tokens":
+            elif path in COUNTING:
                 self._send(request, reply, await self._counted(request))
             elif path.startswith("/v1/"):
                 self._send(request, reply, self._read(request, path))
@@ -113,8 +114,12 @@ class Door:
     async def _counted(self, request: Request) -> object:
         _only(request, "POST")
         model = self._house.resolve(peek(request.body).model)
-        body = count_tokens_request(request.body, model=model, can=self._house.capabilities(model))
-        return {"input_tokens": await self._house.count(model, body)}
+        can = self._house.capabilities(model)
+        if request.path == "/v1/messages/count_tokens":
+            body = count_tokens_request(request.body, model=model, can=can)
+            return {"input_tokens": await self._house.count(model, body)}
+        body = responses_count_request(request.body, lookup=self._shelf.lookup, model=model, can=can)
+        return {"object": "response.input_tokens", "input_tokens": await self._house.count(model, body)}
 
     def _read(self, request: Request, path: str) -> object:
         """The answers that need no model: the catalogue, and responses that were kept."""

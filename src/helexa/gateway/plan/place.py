@@ -365,3 +365,13 @@ def spread(place: Place, affinity: str | None) -> tuple[int, int, str]:
 def _distance(affinity: str | None, node: str) -> int:
     """Rendezvous hashing: a session keeps its node when others come and go."""
     return zlib.crc32(f"{affinity}\0{node}".encode()) if affinity else 0
+
+
+def holders(fleet: Fleet, model: str, now: float) -> list[str]:
+    """Open nodes in the order of how likely they have the model's files, as far as their preflight told."""
+    fits = fleet.fits.get(model, {})
+
+    def order(name: str) -> tuple[int, str]:
+        return _WARMTH.get(fits[name].warmth, 2) if name in fits else 1, name
+
+    return sorted((name for name, node in fleet.nodes.items() if node.open(now)), key=order)

@@ -24,12 +24,13 @@ from helexa.base.ids import fresh
 from helexa.http1.message import Request
 from helexa.http1.server import Reply
 from helexa.neuron.api import answers
+from helexa.neuron.api.counting import Counting
 from helexa.neuron.api.metrics import Metrics
 from helexa.neuron.api.relay import Relay
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.keeper import Keeper, LoadJob, views
 from helexa.wire import envelopes
-from helexa.wire.control import Discovery, Event, Health, ModelSpec, Unload
+from helexa.wire.control import CountTokens, Discovery, Event, Health, ModelSpec, Unload
 
 T = TypeVar("T")
 Handler = Callable[[Request, Reply], Awaitable[None]]
@@ -57,8 +58,9 @@ class Node:
 class Api:
     """The http1 server's handler: `await Api(...)(request, reply)`."""
 
-    def __init__(self, keeper: Keeper, node: Node, metrics: Metrics, relay: Relay) -> None:
+    def __init__(self, keeper: Keeper, node: Node, metrics: Metrics, relay: Relay, counting: Counting) -> None:
         self._keeper, self._node, self._metrics, self._relay = keeper, node, metrics, relay
+        self._counting = counting
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "/discovery"): self._discovery,
             ("GET", "/health"): self._health,
@@ -70,6 +72,7 @@ class Api:
             ("POST", "/models/load"): self._load,
             ("POST", "/models/preflight"): self._preflight,
             ("POST", "/models/unload"): self._unload,
+            ("POST", "/models/count_tokens"): self._count_tokens,
             ("POST", "/drain"): self._drain,
             ("POST", "/undrain"): self._undrain,
             ("GET", "/v1/models"): self._v1_models,
@@ -190,6 +193,9 @@ class Api:
         body = _decode(request, Unload)
         freed_mb = await self._keeper.unload(body.model_id, force=body.force, drain_s=body.drain_s)
         answers.send(reply, {"status": "unloaded", "freed_mb": freed_mb})
+
+    async def _count_tokens(self, request: Request, reply: Reply) -> None:
+        answers.send(reply, await self._counting(_decode(request, CountTokens)))
 
     async def _drain(self, _: Request, reply: Reply) -> None:
         self._keeper.drain()

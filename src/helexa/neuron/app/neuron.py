@@ -16,6 +16,7 @@ from helexa.base.tasks import Crew
 from helexa.http1.server import Server
 from helexa.neuron import registry
 from helexa.neuron.api import Api, Node
+from helexa.neuron.api.counting import Counting
 from helexa.neuron.api.metrics import Metrics
 from helexa.neuron.api.refusals import refusal
 from helexa.neuron.api.relay import Relay
@@ -25,7 +26,7 @@ from helexa.neuron.app.host import REFRESH_S, HostView, Uptime
 from helexa.neuron.config import NeuronConfig
 from helexa.neuron.device.pool import WATCH_S, Pool, Seat
 from helexa.neuron.discovery.host import survey
-from helexa.neuron.keeper import Host, Keeper
+from helexa.neuron.keeper import Host, Keeper, Vocabularies
 from helexa.neuron.sources.library import from_config
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Neuron:
         self.port = config.port
         self.keeper: Keeper
         self.pool: Pool
+        self.vocabularies: Vocabularies
         self.warmup: Warmup
 
     @property
@@ -91,6 +93,14 @@ class Neuron:
         def health():
             return view.health(keeper, self.pool, self.warmup.view, uptime())
 
+        self.vocabularies = Vocabularies(
+            lambda spec: library.at_hand(spec, keeper.devices()),
+            {harness.name: harness.vocabulary for harness in harnesses if harness.vocabulary},
+            sockets,
+            clock=self._clock,
+            crew=crew,
+        )
+        stack.push_async_callback(self.vocabularies.close)
         metrics = Metrics(keeper, health)
         relay = Relay(keeper, metrics)
         stack.push_async_callback(relay.close)
@@ -103,7 +113,7 @@ class Neuron:
             token=config.token,
             boot_id=self.boot_id,
         )
-        server = Server(Api(keeper, node, metrics, relay), refuse=refusal)
+        server = Server(Api(keeper, node, metrics, relay, Counting(keeper, self.vocabularies)), refuse=refusal)
         stack.push_async_callback(server.drain, LAST_WORDS_S)
         self.port = (await server.listen(config.listen, config.port))[0][1]
         stack.push_async_callback(keeper.close, self._drain_s)

@@ -186,6 +186,18 @@ def read_header(data: bytes | memoryview, *, file_bytes: int | None = None) -> H
     return header
 
 
+def read_pairs(data: bytes | memoryview) -> dict[str, tuple[Value, bytes]]:
+    """The metadata alone: each pair's value, and the pair as it stands in the file. Raises as `read_header` does."""
+    cursor = _Cursor(memoryview(data))
+    _, _, pairs = _preamble(cursor)
+    found: dict[str, tuple[Value, bytes]] = {}
+    for _ in range(pairs):
+        start = cursor.at
+        key = cursor.text(MAX_KEY, "a metadata key")
+        found[key] = _value(cursor, cursor.u32(), key), bytes(cursor.data[start : cursor.at])
+    return found
+
+
 class _Cursor:
     """A position in the bytes; every step is bounded by their end."""
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from helexa.base.errors import Refused
+from helexa.base.errors import Refused, UnknownModel
 from helexa.neuron.config import NeuronConfig, SourceEntry
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.plan import DeviceState, LoadPlan
-from helexa.neuron.core.preflight import disk_full, engine_refusal, select, settle, source_of, wants_no_weights
+from helexa.neuron.core.preflight import (
+    Selection,
+    disk_full,
+    engine_refusal,
+    select,
+    settle,
+    source_of,
+    wants_no_weights,
+)
 from helexa.neuron.harness import Report
 from helexa.neuron.sources.contract import Source, fetch_failed
 from helexa.neuron.sources.disk import cache_root, free_bytes
@@ -23,6 +31,19 @@ from helexa.neuron.sources.pypi import Wheels
 from helexa.wire.control import ModelSpec
 
 Decided = TypeVar("Decided")
+
+
+class NotHere(UnknownModel):
+    """The files of `{model}` are not on this host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtHand:
+    """Weights that are on this host already: the entry point's absolute path first, and who would read them."""
+
+    harness: str
+    files: tuple[str, ...]
+    options: dict[str, Any]
 
 
 class Library:
@@ -42,20 +63,25 @@ class Library:
         self._harnesses = harnesses
         self._defaults = defaults or {}
 
+    async def at_hand(self, spec: ModelSpec, devices: Sequence[DeviceState]) -> AtHand:
+        """The files of `spec` without fetching any, and without asking whether it fits. Raises Refused, NotHere."""
+        harnesses = self._harnesses()
+        if wants_no_weights(spec, harnesses):
+            raise NotHere(model=spec.model_id)
+        selection, source = await self._selected(spec, devices, harnesses)
+        if selection.warmth == "cold" or selection.source is None:
+            raise NotHere(model=spec.model_id)
+        paths = await source.fetch(selection.source, selection.weight_files[:1], spec.model_id, _unheard)
+        harness = selection.harnesses[0]
+        return AtHand(harness=harness.name, files=tuple(map(str, paths)), options=selection.options(harness))
+
     async def plan(self, spec: ModelSpec, devices: Sequence[DeviceState]) -> LoadPlan:
         """How `spec` would be loaded on `devices` as they are now. Raises Refused with one of preflight's kinds."""
         harnesses = self._harnesses()
         if wants_no_weights(spec, harnesses):
             selection = _or_raise(select(spec, None, devices, harnesses, self._defaults))
             return _or_raise(settle(selection, None, devices, None))
-        refused = engine_refusal(spec, devices, harnesses)
-        if refused is not None:
-            raise refused
-        source_id = source_of(spec)
-        source = self._source(source_id.scheme, spec.model_id)
-        listing = await source.listing(source_id, spec.model_id)
-        selection = _or_raise(select(spec, listing, devices, harnesses, self._defaults))
-        selection = replace(selection, warmth=await source.warmth(source_id, selection.weight_files))
+        selection, source = await self._selected(spec, devices, harnesses)
         shape = await shape_of(source, selection)
         return _or_raise(settle(selection, shape, devices, await asyncio.to_thread(free_bytes, source.home)))
 
@@ -70,6 +96,19 @@ class Library:
             raise full
         paths = await source.fetch(plan.source, plan.files, plan.model_id, report)
         return tuple(str(path.absolute()) for path in paths)
+
+    async def _selected(
+        self, spec: ModelSpec, devices: Sequence[DeviceState], harnesses: Mapping[str, HarnessInfo]
+    ) -> tuple[Selection, Source]:
+        """Engine, format and files of weights that are somewhere, and how warm they are. Raises Refused."""
+        refused = engine_refusal(spec, devices, harnesses)
+        if refused is not None:
+            raise refused
+        source_id = source_of(spec)
+        source = self._source(source_id.scheme, spec.model_id)
+        listing = await source.listing(source_id, spec.model_id)
+        selection = _or_raise(select(spec, listing, devices, harnesses, self._defaults))
+        return replace(selection, warmth=await source.warmth(source_id, selection.weight_files)), source
 
     def disk_free_mb(self) -> int | None:
         """What the disk of the model cache has left (MiB)."""
@@ -111,6 +150,10 @@ def _hub(scheme: str, entry: SourceEntry, environ: Mapping[str, str], root: Path
 
 def _folder(entry: SourceEntry) -> Path | None:
     return Path(entry.cache_dir).expanduser() if entry.cache_dir else None
+
+
+def _unheard(stage: str, progress: float | None) -> None:
+    """There is nothing to tell of a fetch that fetches nothing."""
 
 
 def _or_raise(result: Decided | Refused) -> Decided:
