@@ -20,6 +20,7 @@ import httpx2
 
 from helexa.base import lifeline
 from helexa.base.errors import HelexaError
+from helexa.testing.recorder import Recorder
 
 T = TypeVar("T")
 
@@ -174,7 +175,8 @@ class Gateway:
 
 class Fleet(Gateway):
     """Neurons and a gateway, or several. `neurons` maps a name to what its neuron.toml holds beyond port and address;
-    `cortex` and `polling` are laid into cortex.toml. Itself it is the first gateway; `others` are the rest."""
+    `cortex` and `polling` are laid into cortex.toml. Itself it is the first gateway; `others` are the rest.
+    `recorded`: a recorder of its name stands between each neuron and the gateways."""
 
     def __init__(
         self,
@@ -185,9 +187,12 @@ class Fleet(Gateway):
         cortex: str = "",
         polling: str = "every_s = 1.0",
         gateways: int = 1,
+        recorded: bool = False,
     ) -> None:
         self.folder = folder
         self.neurons: dict[str, Daemon] = {}
+        self.recorders: dict[str, Recorder] = {}
+        self._recorded = recorded
         (folder / "models.toml").write_text(models)
         listed = "".join(self._neuron(name, text) for name, text in neurons.items())
         text = f'models_config = "models.toml"\n{cortex}\n[polling]\n{polling}\n{listed}'
@@ -200,12 +205,17 @@ class Fleet(Gateway):
         config.write_text(f'port = {port}\nlisten = "127.0.0.1"\n{text}')
         url = f"http://127.0.0.1:{port}"
         self.neurons[name] = Daemon("helexa.cli.neuron", config, url)
+        if self._recorded:
+            recorder = self.recorders[name] = Recorder(free_port(), url)
+            url = recorder.url
         return f'\n[[neurons]]\nname = "{name}"\nendpoint = "{url}"\n'
 
     async def __aenter__(self) -> Self:
         for daemon in self.daemons:
             daemon.start()
         try:
+            for recorder in self.recorders.values():
+                await recorder.start()
             await eventually(self._up, "every node healthy", limit_s=START_S)
         except BaseException:
             await self.stop()
@@ -236,6 +246,8 @@ class Fleet(Gateway):
             await gateway.http.aclose()
         await asyncio.gather(*(gateway.cortex.stop() for gateway in self.gateways))
         await asyncio.gather(*(daemon.stop() for daemon in self.neurons.values()))
+        for recorder in self.recorders.values():
+            await recorder.stop()
 
     async def until_neurons_idle(self, *, limit_s: float = 10.0) -> None:
         """No request in flight or queued, as the neurons count them."""

@@ -23,9 +23,7 @@ def streamed(plan: script.Script, choices: int, usage: dict[str, Any], *, chat: 
     for index in range(choices):
         frames.append(answer.frame({"role": "assistant", "content": ""}, index))
         frames += [answer.frame({"content": token}, index) for token in plan.tokens]
-        frames += [
-            answer.frame(delta, index) for at, call in enumerate(plan.calls) for delta in answers.call_deltas(call, at)
-        ]
+        frames += answer.call_frames(plan, index)
         frames.append(answer.frame({}, index, plan.finish))
     return b"".join((*frames, answer.usage_frame(usage), answers.DONE))
 

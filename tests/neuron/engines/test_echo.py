@@ -42,6 +42,33 @@ def test_a_reply_takes_the_place_of_the_echo() -> None:
     assert "".join(said(user("x"), reply="a b c").tokens) == "a b c"
 
 
+def test_of_several_replies_it_says_the_first_that_the_conversation_does_not_hold_yet() -> None:
+    turns: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
+    told = list[str]()
+    for _ in range(3):
+        told.append("".join(said({"messages": turns}, reply=["one more", "done"]).tokens))
+        turns += [{"role": "assistant", "content": told[-1]}, {"role": "user", "content": "and?"}]
+    assert told == ["one more", "done", "done"]
+
+
+def test_thoughts_come_first_and_count_against_the_limit() -> None:
+    thinking = {"reply": "a b", "thoughts": "let me see"}
+    whole, cut = said(user("x"), **thinking), said(user("x") | {"max_tokens": 2}, **thinking)
+    assert (whole.thoughts, whole.tokens, whole.length) == (("let", " me", " see"), ("a", " b"), 5)
+    assert (cut.thoughts, cut.tokens, cut.finish) == (("let", " me"), (), "length")
+
+
+def test_the_prompt_holds_tools_thoughts_and_calls_but_no_ids_of_calls() -> None:
+    call = {"id": "call_7", "type": "function", "function": {"name": "get", "arguments": '{"q":"x"}'}}
+    turns = [
+        {"role": "user", "content": "find x"},
+        {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_7", "content": "42"},
+    ]
+    prompt = "".join(said({"messages": turns, "tools": [{"type": "function"}]}).prompt)
+    assert prompt == '<tool> {"type":"function"}\n<user>\nfind x\n<assistant>\nhm\nget {"q":"x"}\n<tool>\n42'
+
+
 @pytest.mark.parametrize(("limit", "tokens", "finish"), [(2, 2, "length"), (3, 3, "stop"), (0, 0, "length")])
 def test_max_tokens_ends_it_with_length(limit: int, tokens: int, finish: str) -> None:
     answer = said(user("a b c") | {"max_tokens": limit})
@@ -69,7 +96,7 @@ def test_tools_are_called_until_their_result_is_there() -> None:
 @given(st.text(max_size=40))
 def test_the_pieces_of_a_tool_call_are_its_arguments(text: str) -> None:
     arguments = msgspec.json.encode({"q": text}).decode()
-    deltas = call_deltas(options.ToolCall(name="get", arguments=arguments), 0)
+    deltas = call_deltas(options.ToolCall(name="get", arguments=arguments), 0, "echo-1")
     assert "".join(delta["tool_calls"][0]["function"]["arguments"] for delta in deltas) == arguments
 
 

@@ -23,7 +23,8 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`memory_mb` it is said to use (MiB); `load_s` a load takes; 0 tokens a second means as fast as it goes; `reply`
-    is said instead of the user's own last words.
+    is said instead of the user's own last words, and of several the first that the conversation does not hold yet, at
+    last the last; `thoughts` come before it.
 
     `fail`: "load" the load fails; "fault" the load meets a device fault; "step:N" a typed error after N tokens;
     "crash:N" the process dies after N tokens; "hang:N" it steps no more; "fault:N" it aborts with a driver's words, as
@@ -34,7 +35,8 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     load_s: float = 0.0
     tokens_per_s: float = 0.0
     prefill_tokens_per_s: float = 0.0
-    reply: str | None = None
+    reply: str | list[str] | None = None
+    thoughts: str = ""
     tool_calls: list[ToolCall] = []
     fail: str = ""
 

@@ -20,17 +20,36 @@ EMBEDDING_WIDTH = 32
 CACHED_PROMPTS = 16
 
 
+class MadeFunction(msgspec.Struct):
+    name: str = ""
+    arguments: str = ""
+
+
+class MadeCall(msgspec.Struct):
+    """A tool call of an earlier turn."""
+
+    function: MadeFunction = msgspec.field(default_factory=MadeFunction)
+
+
 class Message(msgspec.Struct):
     """One turn, as lenient as clients are."""
 
     role: str = "user"
     content: str | list[dict[str, Any]] | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[MadeCall] | None = None
 
     @property
     def text(self) -> str:
         if isinstance(self.content, list):
             return " ".join(str(part.get("text", "")) for part in self.content)
         return self.content or ""
+
+    @property
+    def rendered(self) -> str:
+        """As a template writes it: thoughts, words, calls without their ids."""
+        calls = [f"{call.function.name} {call.function.arguments}" for call in self.tool_calls or ()]
+        return "\n".join([f"<{self.role}>", *filter(None, (self.reasoning_content, self.text, *calls)), ""])
 
 
 class StreamOptions(msgspec.Struct):
@@ -73,6 +92,12 @@ class Script:
     tokens: tuple[str, ...]
     finish: str
     calls: tuple[ToolCall, ...] = ()
+    thoughts: tuple[str, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """How many tokens are thought and said."""
+        return len(self.thoughts) + len(self.tokens)
 
 
 def words(text: str) -> list[str]:
@@ -87,21 +112,35 @@ def token_id(word: str) -> int:
 
 def write(ask: Ask, options: EchoOptions) -> Script:
     """The answer to a request."""
-    prompt = _prompt(ask)
+    prompt = tuple(words(render(ask.messages, ask.tools) if ask.messages else _joined(ask.prompt)))
+    thoughts = words(options.thoughts) if ask.messages else []
     if ask.tools and options.tool_calls and not (ask.messages and ask.messages[-1].role == "tool"):
-        return Script(prompt=prompt, tokens=(), finish="tool_calls", calls=tuple(options.tool_calls))
-    said = options.reply if options.reply is not None else _last_words(ask)
+        calls = tuple(options.tool_calls)
+        return Script(prompt=prompt, thoughts=tuple(thoughts), tokens=(), finish="tool_calls", calls=calls)
+    said = _reply(ask, options)
     stopped = min((said.index(stop) for stop in ask.stops if stop and stop in said), default=None)
-    tokens = words(said if stopped is None else said[:stopped])
-    if ask.limit is not None and len(tokens) > max(0, ask.limit):
-        return Script(prompt=prompt, tokens=tuple(tokens[: max(0, ask.limit)]), finish="length")
-    return Script(prompt=prompt, tokens=tuple(tokens), finish="stop")
+    tokens, finish = words(said if stopped is None else said[:stopped]), "stop"
+    if ask.limit is not None and len(thoughts) + len(tokens) > max(0, ask.limit):
+        room = max(0, ask.limit)
+        thoughts, tokens, finish = thoughts[:room], tokens[: max(0, room - len(thoughts))], "length"
+    return Script(prompt=prompt, thoughts=tuple(thoughts), tokens=tuple(tokens), finish=finish)
 
 
-def _prompt(ask: Ask) -> tuple[str, ...]:
-    if not ask.messages:
-        return tuple(words(_joined(ask.prompt)))
-    return tuple(token for message in ask.messages for token in (f"<{message.role}>", *words(message.text)))
+def render(messages: Sequence[Message], tools: Sequence[Any]) -> str:
+    """A conversation as a template writes it: tools, then turns."""
+    offered = [f"<tool> {msgspec.json.encode(tool).decode()}\n" for tool in tools]
+    return "".join([*offered, *(turn.rendered for turn in messages)])
+
+
+def _reply(ask: Ask, options: EchoOptions) -> str:
+    match options.reply:
+        case None:
+            return _last_words(ask)
+        case str(reply):
+            return reply
+        case replies:
+            held = {turn.text for turn in ask.messages if turn.role == "assistant"}
+            return next((reply for reply in replies if reply not in held), replies[-1])
 
 
 def _last_words(ask: Ask) -> str:

@@ -35,6 +35,7 @@ class DetokenizeBody(msgspec.Struct):
 
 class TemplateBody(msgspec.Struct):
     messages: list[script.Message] = []
+    tools: list[Any] = []
 
 
 class EmbeddingBody(msgspec.Struct):
@@ -87,11 +88,11 @@ class EchoModel:
         answer = answers.Answer(
             f"echo-{self._served}", self._model_id, int(time.time()), chat=request.path == "/v1/chat/completions"
         )
-        usage = answers.usage(len(plan.prompt), len(plan.tokens) * ask.n, cached)
+        usage = answers.usage(len(plan.prompt), plan.length * ask.n, cached)
         if ask.stream:
             return await self._stream(reply, answer, plan, ask, usage)
         try:
-            for at in range(len(plan.tokens)):
+            for at in range(plan.length):
                 await self._step(at)
         except StepFailed as error:
             return _refuse(reply, 500, str(error), "server_error")
@@ -103,7 +104,7 @@ class EchoModel:
         reply.start(200, answers.SSE_HEADERS)
         try:
             for index in range(ask.n):
-                await self._choice(reply, answer, plan, index)
+                await self._choice(reply, answer, plan, index, usage)
             if ask.with_usage:
                 reply.write(answer.usage_frame(usage))
             reply.write(answers.DONE)
@@ -111,16 +112,18 @@ class EchoModel:
             reply.write(answers.event(answers.error(500, str(error), "server_error")))
         reply.finish()
 
-    async def _choice(self, reply: Reply, answer: answers.Answer, plan: script.Script, index: int) -> None:
+    async def _choice(
+        self, reply: Reply, answer: answers.Answer, plan: script.Script, index: int, usage: dict[str, Any]
+    ) -> None:
         reply.write(answer.frame({"role": "assistant", "content": ""}, index))
-        for at, token in enumerate(plan.tokens):
+        thought = [("reasoning_content", token) for token in plan.thoughts]
+        for at, (kind, token) in enumerate([*thought, *(("content", token) for token in plan.tokens)]):
             await self._step(at)
-            reply.write(answer.frame({"content": token}, index))
+            reply.write(answer.frame({kind: token}, index))
             await reply.drain()
-        for at, call in enumerate(plan.calls):
-            for delta in answers.call_deltas(call, at):
-                reply.write(answer.frame(delta, index))
-        reply.write(answer.frame({}, index, plan.finish))
+        for frame in answer.call_frames(plan, index):
+            reply.write(frame)
+        reply.write(answer.frame({}, index, plan.finish, timings=answers.timings(usage)))
 
     async def _prefill(self, tokens: int) -> None:
         if self._options.prefill_tokens_per_s > 0:
@@ -161,7 +164,7 @@ class EchoModel:
 
     async def _template(self, request: Request, reply: Reply) -> None:
         body = msgspec.json.decode(request.body, type=TemplateBody)
-        _send(reply, {"prompt": "".join(f"<{turn.role}>{turn.text}\n" for turn in body.messages)})
+        _send(reply, {"prompt": script.render(body.messages, body.tools)})
 
     async def _health(self, request: Request, reply: Reply) -> None:
         del request
