@@ -23,6 +23,7 @@ from helexa.neuron.sources.library import AtHand, NotHere
 from helexa.wire.control import ModelSpec
 
 MOST_OPEN = 4
+LOAD_LIMIT_S = 60.0
 WORKER = 0
 
 
@@ -107,7 +108,7 @@ class Vocabularies:
             slots=1,
             options=found.options,
         )
-        await self._pool.load(WORKER, engine, order, _unheard)
+        await self._pool.load(WORKER, engine, order, _unheard, limit_s=LOAD_LIMIT_S)
         return opened
 
     async def _close_some(self) -> None:
