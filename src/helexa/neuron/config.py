@@ -178,7 +178,7 @@ def _models(models: Iterable[DefaultModel]) -> Iterator[str]:
                     parse_source(text)
             except InvalidRequest as error:
                 yield f"`default_models[{at}].{key}`: {error.message}"
-        if model.context is not None:
+        if isinstance(model.context, int):
             yield from _range(f"default_models[{at}].context", model.context, 1)
         if model.tensor_parallel is not None:
             yield from _range(f"default_models[{at}].tensor_parallel", model.tensor_parallel, 1)

@@ -19,6 +19,8 @@ class DeviceRef(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     memory_mb: int
     threads: int | None = None
+    part: float = 1.0
+    """Its part of a model's layers (0..1) where the model is split over several devices."""
 
 
 class LoadOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,12 +41,14 @@ class LoadOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model once it is loaded. `used_mb` is measured (MiB), None when it cannot be."""
+    """What is known of a model once it is loaded. `used_mb` is measured (MiB), None when it cannot be; `mapped`: the
+    pages of the weights' files are not in it."""
 
     context_length: int
     max_output_tokens: int
     capabilities: tuple[str, ...]
     used_mb: int | None
+    mapped: bool = False
     tool_call: bool = False
     reasoning: bool = False
     kv_tokens: int | None = None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import helexa
 from helexa.base.errors import ConfigError
+from helexa.neuron.core.architectures import architectures_of
 from helexa.neuron.core.harnesses import HarnessInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Harness:
     """One engine. `target` is "module:Class"; `module` is the library whose presence means that it is installed (None:
-    always); `light`: cheap enough to import into every worker ahead of the first load."""
+    always); `light`: cheap enough to import into every worker ahead of the first load; `splits`: it can spread one
+    model over several devices."""
 
     name: str
     target: str
@@ -22,12 +26,21 @@ class Harness:
     extra: str = ""
     kinds: tuple[str, ...] = ("cuda", "rocm", "metal", "cpu")
     light: bool = True
+    splits: bool = False
     vocabulary: str | None = None
     """The engine that serves a model's tokenizer and template without its weights, as `target`, where there is one."""
 
     @property
     def installed(self) -> bool:
         return self.module is None or importlib.util.find_spec(self.module) is not None
+
+    @property
+    def version(self) -> str:
+        """The library's version; helexa's own for an engine of its own, none for one that is not installed."""
+        try:
+            return helexa.__version__ if self.module is None else importlib.metadata.version(self.module)
+        except importlib.metadata.PackageNotFoundError:
+            return ""
 
     def info(self) -> HarnessInfo:
         """What preflight must know of it."""
@@ -37,6 +50,9 @@ class Harness:
             installed=self.installed,
             extra=self.extra,
             device_kinds=self.kinds,
+            architectures=architectures_of(self.module, self.version),
+            version=self.version,
+            splits=self.splits,
         )
 
 
@@ -47,6 +63,7 @@ _ALL = (
         formats=("gguf",),
         module="xllamacpp",
         extra="llama",
+        splits=True,
         vocabulary="helexa.neuron.engines.llama.vocabulary:VocabularyEngine",
     ),
     Harness(name="echo", target="helexa.neuron.engines.echo:EchoEngine", formats=("any",)),

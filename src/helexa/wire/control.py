@@ -144,6 +144,7 @@ class Model(Lean):
     loading: LoadingState | None = None
     error: str | None = None
     vram_predicted_mb: int | None = None
+    vram_measured_mb: int | None = None
     load_s: float | None = None
     in_flight: int = 0
     pinned: bool = False
@@ -160,7 +161,8 @@ class ModelSpec(Lean):
     quant: str | None = None
     tensor_parallel: int | None = None
     devices: list[int] | None = None
-    context: int | None = None
+    context: int | Literal["max"] | None = None
+    """Tokens per sequence; "max": as many as fit, up to what the model was trained on."""
     source: str | None = None
     options: dict[str, Any] = {}
 
@@ -184,6 +186,8 @@ class PlanShare(Lean):
     weights_mb: int = 0
     kv_mb: int = 0
     compute_mb: int = 0
+    correction_mb: int = 0
+    """What earlier loads were measured to take beyond weights, KV cache and buffers."""
 
 
 class PlanView(Lean):
@@ -195,6 +199,7 @@ class PlanView(Lean):
     files: list[str] = []
     download_bytes: int = 0
     context: int = 0
+    slots: int = 0
     shares: list[PlanShare] = []
     warmth: str = "cold"
     """Where the weights are: "memory" (page cache), "disk", or "cold" (must be downloaded)."""

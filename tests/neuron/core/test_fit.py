@@ -73,15 +73,15 @@ def test_what_is_loaded_does_not_change_the_settings_only_whether_it_fits() -> N
 
 def test_the_device_with_the_most_free_memory_is_taken_not_the_first() -> None:
     devices = [device(0, reserved=4_000), device(1), device(2, reserved=2_000)]
-    assert fitted(fit(model(), Wish(), devices)).share.device == 1
+    assert fitted(fit(model(), Wish(), devices)).shares[0].device == 1
 
 
 def test_among_equals_the_first_device_is_taken() -> None:
-    assert fitted(fit(model(), Wish(), [device(3), device(1), device(2)])).share.device == 1
+    assert fitted(fit(model(), Wish(), [device(3), device(1), device(2)])).shares[0].device == 1
 
 
 def test_a_share_adds_up() -> None:
-    share = fitted(fit(model(), Wish(context=1024, slots=1), [device()])).share
+    share = fitted(fit(model(), Wish(context=1024, slots=1), [device()])).shares[0]
     assert (share.weights_mb, share.kv_mb) == (1000, 100)
     assert share.needed_mb == share.weights_mb + share.kv_mb + share.compute_mb
 
@@ -141,7 +141,7 @@ def test_a_placement_fits_and_a_refusal_does_not(devices: list[DeviceState], wis
     result = fit(model(weights), wish, devices)
     free = {d.index: d.free_mb for d in devices}
     if isinstance(result, Fitted):
-        assert any(result.share.needed_mb <= d.free_mb for d in devices if d.index == result.share.device)
+        assert any(result.shares[0].needed_mb <= d.free_mb for d in devices if d.index == result.shares[0].device)
     else:
         assert all(line.needed_mb > line.free_mb for line in result.per_device)
         assert result.evictable == any(line.needed_mb <= line.capacity_mb for line in result.per_device)

@@ -1,4 +1,4 @@
-"""The private folder of the models' sockets, and the end of those that killed daemons left behind."""
+"""Folders: of the state, and the private one of the models' sockets with the end of what killed daemons left behind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from pathlib import Path
 
 PREFIX = "helexa-neuron-"
 _LOCK = "lock"
+
+
+def state_folder(environ: Mapping[str, str], state_dir: str | None) -> Path:
+    """Where small files that outlive a run are kept: `state_dir` of the configuration, else systemd's
+    `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/helexa`, else `~/.local/state/helexa`."""
+    service = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    base = environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state_dir or service or f"{base}/helexa").expanduser().absolute()
 
 
 @contextmanager

@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import helexa
 from helexa.base.clock import Clock
+from helexa.base.resident import anonymous_mb
 from helexa.neuron.config import NeuronConfig
 from helexa.neuron.core.plan import DeviceState
 from helexa.neuron.device.pool import Pool
-from helexa.neuron.discovery.host import HostDevice, Survey, discover, host_devices, read_health, survey
+from helexa.neuron.discovery.host import (
+    HostDevice,
+    Survey,
+    discover,
+    foreign_mb,
+    held_on_gpu,
+    host_devices,
+    read_health,
+    survey,
+)
 from helexa.neuron.keeper import Keeper, views
 from helexa.neuron.registry import Harness
 from helexa.neuron.sources.library import Library
@@ -37,21 +47,33 @@ class HostView:
         usable = any(device.memory_mb > 0 for device in self.devices)
         return None if usable else self._seen.cuda_unavailable_reason
 
-    async def refresh(self, keeper: Keeper, library: Library) -> None:
+    async def refresh(self, keeper: Keeper, library: Library, pool: Pool) -> None:
         """Look again, in a thread."""
         self._seen = await asyncio.to_thread(survey)
         self._disk_free_mb = await asyncio.to_thread(library.disk_free_mb)
         self._health = read_health(self.devices, self._seen)
-        keeper.refreshed(self.states(keeper.devices()))
+        held = {device.index: self._holds(device, self._seen, pool) for device in self.devices}
+        keeper.refreshed(self.states(keeper.devices(), held))
 
-    def states(self, known: Sequence[DeviceState] = ()) -> tuple[DeviceState, ...]:
-        """The devices for the ledger; what is in use beyond our own promises is foreign."""
-        ours = {state.index: state.reserved_mb for state in known}
-        used = {health.index: health.vram_used_mb for health in self._health}
-        return tuple(
-            device.as_state(foreign_mb=max(0, used.get(device.index, 0) - ours.get(device.index, 0)))
-            for device in self.devices
-        )
+    def states(
+        self, known: Sequence[DeviceState] = (), held: Mapping[int, int | None] | None = None
+    ) -> tuple[DeviceState, ...]:
+        """The devices for the ledger. `held` is what our workers have of them, where that can be told."""
+        reserved = {state.index: state.reserved_mb for state in known}
+        foreign = foreign_mb(self.devices, self._seen, reserved, held or {})
+        return tuple(device.as_state(foreign_mb=foreign[device.index]) for device in self.devices)
+
+    def holds_mb(self, device: int, pool: Pool) -> int | None:
+        """What a device's worker holds of it now. Blocking: a GPU's driver is asked."""
+        found = next(each for each in self.devices if each.index == device)
+        return self._holds(found, self._seen if found.kind == "cpu" else survey(), pool)
+
+    @staticmethod
+    def _holds(device: HostDevice, seen: Survey, pool: Pool) -> int | None:
+        pid = pool.pid(device.index)
+        if pid is None:
+            return None
+        return anonymous_mb(pid) if device.kind == "cpu" else held_on_gpu(device, seen, pid)
 
     def discovery(self) -> Discovery:
         """The body of `GET /discovery`."""

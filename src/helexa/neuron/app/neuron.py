@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,12 +23,12 @@ from helexa.neuron.api.metrics import Metrics
 from helexa.neuron.api.refusals import refusal
 from helexa.neuron.api.relay import Relay
 from helexa.neuron.app.activation import Warmup
-from helexa.neuron.app.folder import socket_folder
+from helexa.neuron.app.folder import socket_folder, state_folder
 from helexa.neuron.app.host import REFRESH_S, HostView, Uptime
 from helexa.neuron.config import NeuronConfig
 from helexa.neuron.device.pool import WATCH_S, Pool, Seat
 from helexa.neuron.discovery.host import survey
-from helexa.neuron.keeper import Host, Keeper, Vocabularies
+from helexa.neuron.keeper import Host, Keeper, Notebook, Vocabularies
 from helexa.neuron.sources.library import from_config
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,9 @@ class Neuron:
         config, stack = self._config, self._stack
         harnesses = registry.offered(entry.name for entry in config.harnesses)
         view = HostView(config, await asyncio.to_thread(survey), harnesses, boot_id=self.boot_id)
-        library = from_config(config, os.environ, lambda: {harness.name: harness.info() for harness in harnesses})
+        folder = state_folder(os.environ, config.state_dir)
+        notebook = await asyncio.to_thread(Notebook, folder / "measured.json")
+        library = from_config(config, os.environ, lambda: {h.name: h.info() for h in harnesses}, notebook.measurements)
         sockets = stack.enter_context(socket_folder(os.environ))
         crew = await stack.enter_async_context(Crew())
 
@@ -84,7 +88,11 @@ class Neuron:
             silence_s=config.watchdog.step_s,
         )
         stack.push_async_callback(self.pool.close)
-        host = _host(config, view, harnesses, sockets, self.boot_id)
+        host = replace(
+            _host(config, view, harnesses, sockets, self.boot_id),
+            note=notebook.note,
+            holds_mb=partial(view.holds_mb, pool=self.pool),
+        )
         self.keeper = keeper = Keeper(host, library, self.pool, clock=self._clock, crew=crew)
         self.warmup = Warmup(keeper, config.default_models, clock=self._clock)
 
@@ -120,7 +128,9 @@ class Neuron:
         _warn_if_open(config)
 
         self.pool.start()
-        crew.loop(lambda: view.refresh(keeper, library), name="refresh", clock=self._clock, every_s=REFRESH_S)
+        crew.loop(
+            lambda: view.refresh(keeper, library, self.pool), name="refresh", clock=self._clock, every_s=REFRESH_S
+        )
         crew.loop(keeper.watch, name="watch engines", clock=self._clock, every_s=min(WATCH_S, config.watchdog.step_s))
         crew.start(self.warmup.run(), name="activation")
         log.info("neuron %s listens on %s with %s", self.boot_id, self.url, ", ".join(h.name for h in harnesses))

@@ -22,6 +22,8 @@ DEFAULT_TRAINED: Final = 4096
 CELL_PADDING: Final = 256
 UBATCH: Final = 512
 """Tokens of one step; llama.cpp's default, which the engines here keep."""
+CPU_BATCH_TOKENS: Final = 256
+"""Cancelling waits for the end of a step, which with 2048 prompt tokens on a CPU takes seconds and gains nothing."""
 
 _BLOCKS: Final = {name.lower(): (per_block, size) for name, per_block, size in TYPES.values()}
 _WINDOW_EVERY: Final = {
@@ -29,6 +31,9 @@ _WINDOW_EVERY: Final = {
     "plamo3": 8, "smallthinker": 4, "afmoe": 4,
 }  # fmt: skip
 """Architectures whose files do not say which layers slide: every n-th sees everything, the others their window."""
+_COPIED_OFTEN: Final = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "Q2_K"})
+_COPIED_AT_MOST: Final = _COPIED_OFTEN | {"Q5_K", "Q6_K", "Q8_0", "MXFP4"}
+"""Quantisations that llama.cpp copies into another layout on a CPU: on most processors, and on some (ARM) beyond."""
 _LAYER = re.compile(r"blk\.(\d+)\.([a-z0-9_]+)")
 
 
@@ -59,8 +64,10 @@ class ModelShape:
     """Values of one token's queries over all heads."""
     heads: int = 0
     vocabulary: int = 0
+    copies: tuple[int, ...] = ()
+    """How many bytes of the weights llama.cpp may hold a second time, in its own layout, on one CPU or another."""
     known_mb: int | None = None
-    """The whole need (MiB) where it is known otherwise: declared by the asker, or measured."""
+    """The whole need (MiB) where it is declared by the asker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,8 @@ class Settings:
     type_k: str = "f16"
     type_v: str = "f16"
     ubatch: int = UBATCH
+    batch: int | None = None
+    """Tokens handed over at once, which a step never exceeds; None: the engine's default."""
     unified: bool = False
     """All sequences share one pool of cells (llama.cpp `kv_unified`)."""
     swa_full: bool = False
@@ -87,10 +96,25 @@ class Footprint:
     weights_mb: int
     kv_mb: int = 0
     compute_mb: int = 0
+    scratch_mb: int = 0
+    """Part of `compute_mb` that is reserved by the load and touched by the first full step only."""
+    correction_mb: int = 0
+    """What an earlier load under the same circumstances was measured to take beyond the prediction (or below it)."""
+
+    @property
+    def predicted_mb(self) -> int:
+        return self.weights_mb + self.kv_mb + self.compute_mb
 
     @property
     def needed_mb(self) -> int:
-        return self.weights_mb + self.kv_mb + self.compute_mb
+        return self.predicted_mb + self.correction_mb
+
+    def corrected(self, measured_mb: int | None) -> Footprint:
+        """The same, with what was measured for the whole; weights and KV cache are exact, so they are the least."""
+        if measured_mb is None:
+            return self
+        least = self.weights_mb + self.kv_mb
+        return replace(self, correction_mb=max(least, measured_mb) - self.predicted_mb)
 
 
 def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footprint:
@@ -98,11 +122,20 @@ def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footpr
     if shape.known_mb is not None:
         return Footprint(weights_mb=shape.known_mb)
     on_cpu = device_kind == "cpu"
+    settings = replace(settings, ubatch=step_tokens(settings, device_kind))
+    graph = _graph_bytes(shape, settings)
     return Footprint(
         weights_mb=mib(shape.weight_bytes - (0 if on_cpu else shape.host_bytes)),
         kv_mb=mib(kv_bytes(shape, settings) + (settings.host_cache_bytes if on_cpu else 0)),
-        compute_mb=mib(_graph_bytes(shape, settings) + _runtime_bytes(shape, settings, device_kind)),
+        compute_mb=mib(graph + _runtime_bytes(shape, settings, device_kind)),
+        scratch_mb=graph // MIB if on_cpu else 0,
     )
+
+
+def step_tokens(settings: Settings, device_kind: str) -> int:
+    """Tokens of one step: `ubatch`, but never more than are handed over at once."""
+    default = CPU_BATCH_TOKENS if device_kind == "cpu" else settings.ubatch
+    return min(settings.ubatch, settings.batch or default)
 
 
 def kv_bytes(shape: ModelShape, settings: Settings) -> int:
@@ -186,7 +219,12 @@ def gguf_shape(header: Header, *, weight_bytes: int | None = None) -> ModelShape
         query=heads * (header.number("attention.key_length") or width // max(1, heads)),
         heads=heads,
         vocabulary=header.length("tokenizer.ggml.tokens") or header.number("vocab_size") or 0,
+        copies=(_bytes_of(header, _COPIED_OFTEN), _bytes_of(header, _COPIED_AT_MOST)),
     )
+
+
+def _bytes_of(header: Header, types: frozenset[str]) -> int:
+    return sum(t.size_bytes for t in header.tensors if t.type_name in types and t.name != "token_embd.weight")
 
 
 def _feed_forward(header: Header) -> int:

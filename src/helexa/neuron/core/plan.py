@@ -30,16 +30,25 @@ class DeviceState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one device carries of a model (MiB)."""
+    """What one device carries of a model (MiB). `scratch_mb` is part of `compute_mb`; `correction_mb` is what earlier
+    loads were measured to take beyond the sum; `copies_mb`: see `footprint.ModelShape.copies`."""
 
     device: int
     weights_mb: int
     kv_mb: int = 0
     compute_mb: int = 0
+    correction_mb: int = 0
+    scratch_mb: int = 0
+    copies_mb: tuple[int, ...] = ()
+
+    @property
+    def predicted_mb(self) -> int:
+        """From the model's own metadata alone."""
+        return self.weights_mb + self.kv_mb + self.compute_mb
 
     @property
     def needed_mb(self) -> int:
-        return self.weights_mb + self.kv_mb + self.compute_mb
+        return self.predicted_mb + self.correction_mb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +74,22 @@ class LoadPlan:
     slots: int
     warmth: Warmth
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    engine: str = ""
+    """The harness and its version, as measurements are kept by."""
 
     @property
     def devices(self) -> tuple[int, ...]:
         return tuple(share.device for share in self.shares)
+
+    @property
+    def weightless(self) -> bool:
+        """An engine that loads any id without weights."""
+        return self.format == "any"
+
+    def part(self, share: Share) -> float:
+        """A share's part of the layers (0..1)."""
+        whole = sum(each.weights_mb + each.kv_mb for each in self.shares)
+        return (share.weights_mb + share.kv_mb) / whole if whole else 1.0
 
     @property
     def download_bytes(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from helexa.base.errors import Refused
 from helexa.base.ids import SourceId, canonical, parse_source
 from helexa.base.units import MIB, human_bytes, human_mib
-from helexa.neuron.core.fit import DeviceSum, DoesNotFit, Wish, fit
+from helexa.neuron.core.fit import DeviceSum, DoesNotFit, Measured, Wish, fit
 from helexa.neuron.core.footprint import UBATCH, ModelShape, Settings, known_type
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.listing import (
@@ -28,6 +28,7 @@ from helexa.neuron.core.listing import (
     projector,
     side_files,
 )
+from helexa.neuron.core.measured import Circumstances, Measurements, options_text
 from helexa.neuron.core.plan import DeviceState, Format, LoadPlan, RemoteFile, Warmth
 from helexa.wire.control import ModelSpec
 
@@ -241,10 +242,14 @@ def _quant_refused(wanted: str, model_id: str, sets: Sequence[Weights]) -> Refus
 
 
 def settle(
-    selection: Selection, shape: ModelShape | None, devices: Sequence[DeviceState], disk_free: int | None
+    selection: Selection,
+    shape: ModelShape | None,
+    devices: Sequence[DeviceState],
+    disk_free: int | None,
+    measurements: Measurements | None = None,
 ) -> LoadPlan | Refused:
-    """Device, context and slots. `shape` None means that nothing is known but the files' sizes; `disk_free` is what the
-    cache's disk has left (bytes), None when nobody knows."""
+    """Devices, context and slots. `shape` None means that nothing is known but the files' sizes; `disk_free` is what
+    the cache's disk has left (bytes), None when nobody knows; `measurements` are those of earlier loads."""
     usable = _usable(selection.spec, selection.model_id, devices)
     if isinstance(usable, Refused):
         return usable
@@ -262,7 +267,8 @@ def settle(
     here = [device for device in usable if device.kind in harness.device_kinds]
     if not here:
         return _wrong_kind(selection, harness, usable)
-    fitted = fit(_with_projector(shape, selection), wish, here)
+    measured = _measured(selection, harness, options, measurements or Measurements())
+    fitted = fit(_with_projector(shape, selection), wish, here, measured=measured, splits=harness.splits)
     if isinstance(fitted, DoesNotFit):
         return _does_not_fit(selection, fitted)
     return LoadPlan(
@@ -271,12 +277,35 @@ def settle(
         format=selection.format,
         source=selection.source,
         files=selection.files,
-        shares=(fitted.share,),
+        shares=fitted.shares,
         context=fitted.settings.context,
         slots=fitted.settings.slots,
         warmth=selection.warmth,
         options={key: value for key, value in options.items() if key != "slots"},
+        engine=harness.engine,
     )
+
+
+def _measured(
+    selection: Selection, harness: HarnessInfo, options: Mapping[str, Any], measurements: Measurements
+) -> Measured:
+    """What this selection was measured to take, by settings and kind of device; see `measured.circumstances`."""
+
+    def needed_mb(settings: Settings, kind: str) -> int | None:
+        return measurements.needed_mb(
+            Circumstances(
+                model_id=selection.model_id,
+                weights=selection.files[0].name if selection.files else "",
+                weight_bytes=sum(file.size_bytes or 0 for file in selection.files),
+                context=settings.context,
+                slots=settings.slots,
+                options=options_text(options),
+                engine=harness.engine,
+                device_kind=kind,
+            )
+        )
+
+    return needed_mb
 
 
 def preflight(
@@ -342,13 +371,13 @@ def _unsupported(selection: Selection, architecture: str) -> Refused:
 
 
 def _wish(selection: Selection, options: Mapping[str, Any]) -> Wish | Refused:
-    for name, least in (("slots", 1), ("ubatch", 1), ("cache_ram", 0)):
+    for name, least in (("slots", 1), ("batch", 1), ("ubatch", 1), ("cache_ram", 0)):
         given = options.get(name, least)
         if not isinstance(given, int) or isinstance(given, bool) or given < least:
             return _bad_option(selection, name, f"must be a whole number, at least {least}")
     context = selection.spec.context
-    if context is not None and context < 1:
-        return _bad_option(selection, "context", "must be at least 1")
+    if isinstance(context, int) and context < 1:
+        return _bad_option(selection, "context", 'must be at least 1, or "max"')
     types = [str(options.get(key, "f16")) for key in ("cache_type_k", "cache_type_v")]
     for key, kind in zip(("cache_type_k", "cache_type_v"), types, strict=True):
         if not known_type(kind):
@@ -359,11 +388,13 @@ def _wish(selection: Selection, options: Mapping[str, Any]) -> Wish | Refused:
         type_k=types[0],
         type_v=types[1],
         ubatch=options.get("ubatch", UBATCH),
+        batch=options.get("batch"),
         host_cache_bytes=options.get("cache_ram", 0) * MIB,
         unified=options.get("kv_unified") is True,
         swa_full=options.get("swa_full") is True,
     )
-    return Wish(context=context, slots=options.get("slots"), base=base)
+    slots = options.get("slots")
+    return Wish(context=context if isinstance(context, int) else None, largest=context == "max", slots=slots, base=base)
 
 
 def _bad_option(selection: Selection, name: str, problem: str) -> Refused:
@@ -403,5 +434,6 @@ def _does_not_fit(selection: Selection, why: DoesNotFit) -> Refused:
 
 def _line(line: DeviceSum) -> str:
     need = f"{line.needed_mb} MiB = {line.weights_mb} weights + {line.kv_mb} KV + {line.compute_mb} compute"
+    need += f" {line.correction_mb:+d} as measured before" if line.correction_mb else ""
     have = f"total {line.total_mb}, reserved {line.reserved_mb}, foreign {line.foreign_mb}, free {line.free_mb}"
     return f"{line.name or f'device {line.device}'}: needs {need}; {have}"

@@ -195,6 +195,34 @@ def _health(device: HostDevice, gpu: Gpu | None, memory: Memory) -> DeviceHealth
     )
 
 
+def foreign_mb(
+    devices: Sequence[HostDevice], seen: Survey, reserved: Mapping[int, int], held: Mapping[int, int | None]
+) -> dict[int, int]:
+    """What other processes have of each device, in MiB by index.
+
+    Ours is what our worker holds of it, but not more than its models were promised: what a load was promised and has
+    not taken yet hides nobody, and what stayed behind after an unload is as good as foreign. Where nobody can tell what
+    the worker holds, the promise counts. CPU devices share the host's memory, and so what is missing of it.
+    """
+
+    def ours_mb(device: HostDevice) -> int:
+        promised, has = reserved.get(device.index, 0), held.get(device.index)
+        return promised if has is None else min(promised, has)
+
+    used = {health.index: health.vram_used_mb for health in read_health(devices, seen)}
+    foreign = {device.index: max(0, used[device.index] - ours_mb(device)) for device in devices}
+    cpus = [device for device in devices if device.kind == "cpu"]
+    whole = sum(device.memory_mb for device in cpus)
+    missing = max(0, whole - seen.memory.available_mb - sum(ours_mb(device) for device in cpus))
+    return foreign | {device.index: missing * device.memory_mb // max(1, whole) for device in cpus}
+
+
+def held_on_gpu(device: HostDevice, seen: Survey, pid: int) -> int | None:
+    """What a process holds of a GPU (MiB), None where the driver does not tell."""
+    gpu = _reading(seen, device.kind, device.ordinal)
+    return None if gpu is None else gpu.processes.get(pid)
+
+
 def discover(
     devices: Sequence[HostDevice],
     seen: Survey,

@@ -131,7 +131,13 @@ def _nvml_gpu(nvml: Any, ordinal: int) -> Gpu:
         temp_c=_asked(nvml, nvml.nvmlDeviceGetTemperature, handle, 0),
         capability="{}.{}".format(*major_minor) if major_minor is not None else "",
         uuid=_text(_asked(nvml, nvml.nvmlDeviceGetUUID, handle)) or "",
+        processes=_processes(_asked(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle)),
     )
+
+
+def _processes(rows: Any | None) -> dict[int, int]:
+    """MiB by process id; without those whose use the driver does not tell (containers, Windows)."""
+    return {int(row.pid): int(row.usedGpuMemory) // MIB for row in rows or () if row.usedGpuMemory}
 
 
 def _asked(nvml: Any, question: Any, *arguments: object) -> Any | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from helexa.neuron.core.measured import Circumstances
 from helexa.neuron.core.plan import DeviceState, LoadPlan
 from helexa.neuron.harness import DeviceRef, Report
 from helexa.wire.control import ModelSpec
@@ -28,7 +29,9 @@ class Preparation(Protocol):
 class Host:
     """What the keeper has to know of the machine. `engines` maps a harness to its "module:Class"; `sockets` is a
     private folder for the models' sockets; `blocked` says why nothing can be loaded at all (a broken driver). A step
-    that takes `step_limit_s` is stuck, and so is a load that does not move for `load_limit_s` and more by its size."""
+    that takes `step_limit_s` is stuck, and so is a load that does not move for `load_limit_s` and more by its size.
+    `note` keeps what a load was measured to take (circumstances, predicted and measured MiB), `holds_mb` tells what a
+    device's worker holds; these two may block."""
 
     devices: Mapping[int, DeviceRef]
     found: tuple[DeviceState, ...]
@@ -40,4 +43,6 @@ class Host:
     step_limit_s: float = 120.0
     load_limit_s: float = 300.0
     boot_id: str = ""
+    note: Callable[[Circumstances, int, int], None] = lambda of, predicted_mb, measured_mb: None
+    holds_mb: Callable[[int], int | None] = lambda device: None
     blocked: str | None = None

@@ -20,7 +20,8 @@ from helexa.base.tasks import Crew
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.admission import Gate
 from helexa.neuron.core.ledger import Ledger
-from helexa.neuron.core.plan import DeviceState, LoadPlan
+from helexa.neuron.core.measured import circumstances
+from helexa.neuron.core.plan import DeviceState, LoadPlan, Share
 from helexa.neuron.device.pool import Dead, Lost, News, Poisoned, Pool, Ready
 from helexa.neuron.device.process import JobFailed
 from helexa.neuron.harness import DeviceRef, Facts, LoadOrder, Report
@@ -28,6 +29,7 @@ from helexa.neuron.keeper import probe, views, words
 from helexa.neuron.keeper.feed import Feed
 from helexa.neuron.keeper.host import Host, Preparation
 from helexa.neuron.keeper.loads import Jobs, LoadJob
+from helexa.neuron.keeper.measuring import Scales, Taken, taken
 from helexa.neuron.keeper.seats import Seat, Seats
 from helexa.wire.control import DeviceHealth, Event, Model, ModelLoad, ModelSpec
 
@@ -50,6 +52,8 @@ class _Entry:
     order: LoadOrder | None = None
     seats: Seats | None = None
     pulse: asyncio.Task[None] | None = None
+    taken: Taken | None = None
+    freed_mb: int | None = None
     told_s: float = 0.0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -113,7 +117,7 @@ class Keeper:
                 busy = entry.seats.in_flight
                 raise Conflict(reason=f"`{entry.model_id}` has {busy} requests in flight", in_flight=busy)
             case _:
-                freed_mb = self._ledger.of(entry.model_id)
+                held_mb = self._ledger.of(entry.model_id)
         leaving = self._crew.start(self._leave(entry, force, drain_s), name=f"unload {entry.model_id}")
         await asyncio.wait((leaving,))
         if not entry.gone.is_set():
@@ -121,7 +125,7 @@ class Keeper:
                 "is being brought back" if isinstance(entry.state, life.Recovering) else "still had requests in flight"
             )
             raise Conflict(reason=f"`{entry.model_id}` {why} after {drain_s or 0:g} s")
-        return freed_mb
+        return held_mb if entry.freed_mb is None else entry.freed_mb
 
     def seat(self, model_id: str, *, queued: bool = True, body: bytes = b"") -> AbstractAsyncContextManager[Seat]:
         """A seat on a loaded model. Raises UnknownModel, or Unavailable with a Retry-After."""
@@ -345,9 +349,13 @@ class Keeper:
         facts = await self._pool.load(plan.devices[0], engine, entry.order, self._reporter(entry), limit_s=limit_s)
         if self._pool.suspicion(plan.devices[0]):
             await self._try_out(entry, entry.order, plan.devices[0], facts)
-        if facts.used_mb is not None and len(plan.devices) == 1:
-            self._ledger = self._ledger.measured(entry.model_id, plan.devices[0], facts.used_mb)
+        entry.taken = took = taken(plan, facts)
+        if took is not None:
+            self._ledger = self._ledger.measured(entry.model_id, took.share.device, took.measured_mb)
         self._tell(entry, life.Arrived(facts=facts))
+        if took is not None:
+            of = circumstances(plan, self._host.devices[took.share.device].kind)
+            await asyncio.to_thread(self._host.note, of, took.share.predicted_mb, took.measured_mb)
 
     async def _try_out(self, entry: _Entry, order: LoadOrder, device: int, facts: Facts) -> None:
         """The first model on a device in quarantine answers a prompt, or the device is condemned again."""
@@ -383,8 +391,11 @@ class Keeper:
 
     async def _free(self, entry: _Entry, plan: LoadPlan) -> None:
         device = plan.devices[0]
+        scales = Scales(self._host, device)
+        await scales.begin()
         try:
             await self._pool.unload(device, entry.model_id)
+            entry.freed_mb = await scales.freed_mb(entry.model_id, entry.taken)
         except JobFailed as error:  # what it still holds is unknown; a fresh worker holds nothing
             log.error("unloading %s failed: %s", entry.model_id, error.message)
             await self._pool.recycle(device, f"unloading {entry.model_id} failed")
@@ -436,16 +447,18 @@ class Keeper:
         return LoadOrder(
             model_id=model_id,
             files=files,
-            devices=tuple(self._device(share.device, share.needed_mb) for share in plan.shares),
+            devices=tuple(self._device(share, plan) for share in plan.shares),
             socket=str(self._host.sockets / f"{self._sockets}.sock"),
             context=plan.context,
             slots=plan.slots,
             options=plan.options,
         )
 
-    def _device(self, index: int, promised_mb: int) -> DeviceRef:
-        ref = self._host.devices[index]
-        return DeviceRef(kind=ref.kind, index=ref.index, memory_mb=promised_mb, threads=ref.threads)
+    def _device(self, share: Share, plan: LoadPlan) -> DeviceRef:
+        ref = self._host.devices[share.device]
+        return DeviceRef(
+            kind=ref.kind, index=ref.index, memory_mb=share.needed_mb, threads=ref.threads, part=plan.part(share)
+        )
 
     def _reporter(self, entry: _Entry) -> Report:
         def report(stage: str, progress: float | None) -> None:
@@ -485,7 +498,9 @@ class Keeper:
         if entry.state is None:
             return None
         in_flight = entry.seats.in_flight if entry.seats else 0
-        return views.model(entry.model_id, entry.state, held_mb=self._ledger.of(entry.model_id), in_flight=in_flight)
+        row = views.model(entry.model_id, entry.state, held_mb=self._ledger.of(entry.model_id), in_flight=in_flight)
+        row.vram_measured_mb = entry.taken.measured_mb if entry.taken and row.status == "loaded" else None
+        return row
 
     def _known(self, model_id: str) -> _Entry:
         entry = self._entries.get(canonical(model_id))

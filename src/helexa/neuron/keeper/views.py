@@ -122,6 +122,7 @@ def plan(plan: LoadPlan) -> PlanView:
         files=[file.name for file in plan.files],
         download_bytes=plan.download_bytes,
         context=plan.context,
+        slots=plan.slots,
         warmth=plan.warmth,
         shares=[
             PlanShare(
@@ -130,6 +131,7 @@ def plan(plan: LoadPlan) -> PlanView:
                 weights_mb=share.weights_mb,
                 kv_mb=share.kv_mb,
                 compute_mb=share.compute_mb,
+                correction_mb=share.correction_mb,
             )
             for share in plan.shares
         ],

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from helexa.base.errors import Refused, UnknownModel
 from helexa.neuron.config import NeuronConfig, SourceEntry
 from helexa.neuron.core.harnesses import HarnessInfo
+from helexa.neuron.core.measured import Measurements
 from helexa.neuron.core.plan import DeviceState, LoadPlan
 from helexa.neuron.core.preflight import (
     Selection,
@@ -50,7 +51,7 @@ class Library:
     """All sources of a host behind two calls.
 
     `harnesses` is asked on every plan, since an engine may be installed while the daemon runs; `defaults` are the
-    `[harness.<name>]` tables of the configuration.
+    `[harness.<name>]` tables of the configuration; `measurements` are what loads were measured to take.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Library:
         sources: Mapping[str, Source],
         harnesses: Callable[[], Mapping[str, HarnessInfo]],
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
+        measurements: Callable[[], Measurements] = Measurements,
     ) -> None:
         self._sources = dict(sources)
         self._harnesses = harnesses
         self._defaults = defaults or {}
+        self._measurements = measurements
 
     async def at_hand(self, spec: ModelSpec, devices: Sequence[DeviceState]) -> AtHand:
         """The files of `spec` without fetching any, and without asking whether it fits. Raises Refused, NotHere."""
@@ -83,7 +86,8 @@ class Library:
             return _or_raise(settle(selection, None, devices, None))
         selection, source = await self._selected(spec, devices, harnesses)
         shape = await shape_of(source, selection)
-        return _or_raise(settle(selection, shape, devices, await asyncio.to_thread(free_bytes, source.home)))
+        disk_free = await asyncio.to_thread(free_bytes, source.home)
+        return _or_raise(settle(selection, shape, devices, disk_free, self._measurements()))
 
     async def fetch(self, plan: LoadPlan, report: Report) -> tuple[str, ...]:
         """Bring the plan's files here: absolute paths, the entry point first. `report` hears (stage, 0..1 or None) on
@@ -127,14 +131,17 @@ class Library:
 
 
 def from_config(
-    config: NeuronConfig, environ: Mapping[str, str], harnesses: Callable[[], Mapping[str, HarnessInfo]]
+    config: NeuronConfig,
+    environ: Mapping[str, str],
+    harnesses: Callable[[], Mapping[str, HarnessInfo]],
+    measurements: Callable[[], Measurements] = Measurements,
 ) -> Library:
     """The library that `neuron.toml` describes: `file:`, `pypi:`, `hf:` and its mirrors."""
     root = cache_root(environ, config.state_dir)
     entries = {"hf": SourceEntry(), "pypi": SourceEntry(), **config.sources}
     sources: dict[str, Source] = {scheme: _hub(scheme, entry, environ, root) for scheme, entry in entries.items()}
     sources |= {"file": LocalFiles(), "pypi": Wheels(_folder(entries["pypi"]) or root)}
-    return Library(sources, harnesses, config.harness)
+    return Library(sources, harnesses, config.harness, measurements)
 
 
 def _hub(scheme: str, entry: SourceEntry, environ: Mapping[str, str], root: Path) -> Hub:

@@ -6,18 +6,17 @@ import contextlib
 import gc
 import os
 import socket
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from helexa.base.resident import anonymous_mb
 from helexa.base.units import MIB
+from helexa.neuron.core.footprint import CPU_BATCH_TOKENS
 from helexa.neuron.engines.llama import options
 from helexa.neuron.engines.llama.binding import xl
-from helexa.neuron.harness import Engine, Facts, LoadOrder, Report, Resident
+from helexa.neuron.harness import DeviceRef, Engine, Facts, LoadOrder, Report, Resident
 
-CPU_BATCH_TOKENS = 256
-"""Cancelling waits for the end of a step, which with 2048 prompt tokens on a CPU takes seconds and gains nothing."""
 SPARE_HTTP_THREADS = 16
 """A kept-alive connection holds a thread of llama.cpp's server, so there are more threads than seats."""
 ERRORS_ONLY = 1
@@ -105,8 +104,7 @@ def make_params(order: LoadOrder) -> Any:
     params.ui = False
     params.cache_ram_mib = 0  # llama.cpp's own default is 8 GiB beside the plan; the option `cache_ram` is in the plan
     params.fit_params = False  # the plan has decided; llama.cpp would quietly shrink it
-    params.n_gpu_layers = 0 if device.kind == "cpu" else 999
-    params.main_gpu = device.index if device.kind != "cpu" else 0
+    _place(params, order.devices)
     params.verbosity = ERRORS_ONLY
     if device.kind == "cpu":
         params.n_batch = CPU_BATCH_TOKENS
@@ -116,6 +114,19 @@ def make_params(order: LoadOrder) -> Any:
     options.apply(params, order.options)
     _attach_projector(params, order)
     return params
+
+
+def _place(params: Any, devices: tuple[DeviceRef, ...]) -> None:
+    """All layers on the order's devices and on no others: llama.cpp would spread them over every GPU that it sees."""
+    first = devices[0]
+    params.n_gpu_layers = 0 if first.kind == "cpu" else 999
+    params.main_gpu = 0 if first.kind == "cpu" else first.index
+    if len(devices) == 1:
+        params.split_mode = xl.llama_split_mode.LLAMA_SPLIT_MODE_NONE
+        return
+    parts = {device.index: device.part for device in devices}
+    params.split_mode = xl.llama_split_mode.LLAMA_SPLIT_MODE_LAYER
+    params.tensor_split = [parts.get(index, 0.0) for index in range(len(params.tensor_split))]
 
 
 def _attach_projector(params: Any, order: LoadOrder) -> None:
@@ -147,6 +158,7 @@ def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
         max_output_tokens=min(context, MAX_OUTPUT_TOKENS),
         capabilities=tuple(capabilities),
         used_mb=max(0, used_mb),
+        mapped=order.devices[0].kind == "cpu" and order.options.get("mmap", True),
         tool_call=tools,
         reasoning=reasoning,
         kv_tokens=order.context * order.slots if params.kv_unified else None,
@@ -156,9 +168,10 @@ def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
 
 
 def _used_mb(order: LoadOrder) -> int:
-    """What the order's device has in use (MiB): by this process for a CPU, by anybody for a GPU."""
+    """What the order's device has in use (MiB): by this process beside the files it maps for a CPU, by anybody for a
+    GPU."""
     if order.devices[0].kind == "cpu":
-        return _resident_mb()
+        return anonymous_mb() or 0
     gpu = _gpu(order.devices[0].index)
     return 0 if gpu is None else _mib(gpu["memory_total"] - gpu["memory_free"])
 
@@ -167,13 +180,6 @@ def _gpu(index: int) -> dict[str, Any] | None:
     cpu = xl.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
     gpus = [device for device in xl.get_device_info() if device["type"] != cpu]
     return gpus[index] if index < len(gpus) else None
-
-
-def _resident_mb() -> int:
-    with contextlib.suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return _mib(pages * os.sysconf("SC_PAGE_SIZE"))
-    return 0
 
 
 def _mib(size_bytes: int) -> int:
