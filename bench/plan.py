@@ -1,9 +1,9 @@
 """What a decision of the planner costs: microseconds for each kind of event, on fleets of 10, 100 and 1,000 nodes.
 
 The planner is driven alone, event after event, in one process, with the garbage collector as it comes; the time is what
-its thread spent on a CPU. Two bars, both on medians: 50 us at 10 nodes and 200 us at 1,000. A refusal, whose answer holds
-the arithmetic of up to 16 nodes, may take 1,000 us; for a crowd, where thirty models are planned in one turn, the time
-is for each of them and has no bar.
+its thread spent on a CPU. Two bars, both on medians: 50 us at 10 nodes and 200 us at 1,000. A refusal, whose answer
+holds the arithmetic of up to 16 nodes, may take 1,000 us; for a crowd, where thirty models are planned in one
+turn, the time is for each of them and has no bar.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def _failed(fleet: Fleet, ask: Ask, failed: list[Appraisal], found: list[Apprais
 
 
 def _infeasible(fleet: Fleet, ask: Ask, found: list[Appraisal]) -> Refuse:
-    """Never anywhere: 422 with the arithmetic of those weighed. The typed refusal is a node's own where there is one."""
+    """Nowhere ever: 422 with the arithmetic of those weighed; the typed refusal is a node's own where there is one."""
     none: dict[str, Any] = {}
     own = next((dict(a.fields) for a in found if a.fields.get("kind")), none)
     own.setdefault("kind", "infeasible")
