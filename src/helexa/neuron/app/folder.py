@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "helexa-neuron-"
@@ -40,8 +40,9 @@ def socket_folder(environ: Mapping[str, str]) -> Generator[Path]:
 
 def _sweep(base: Path) -> None:
     for folder in base.glob(PREFIX + "*"):
-        if folder.lstat().st_uid == os.getuid() and _abandoned(folder / _LOCK):
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its owner has just cleared it up
+            if folder.lstat().st_uid == os.getuid() and _abandoned(folder / _LOCK):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _abandoned(lock: Path) -> bool:
