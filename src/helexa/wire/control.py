@@ -151,6 +151,11 @@ class Model(Lean):
     recoveries: int = 0
     last_error: str | None = None
     """Why it was last brought back, while it is loaded again."""
+    loaded_s: float | None = None
+    """Seconds since it was loaded."""
+    idle_s: float | None = None
+    """Seconds since its last request ended, whoever sent it; 0 while one is in flight. None beside `loaded_s`: nobody
+    has used it yet."""
 
 
 class ModelSpec(Lean):
@@ -216,9 +221,14 @@ class JobView(Lean):
 
 
 class Unload(Lean):
+    """Body of `/models/unload`. Requests in flight are a 409, unless `force` ends them or `drain_s` waits for them with
+    the door closed; so is a model that was loaded within `spare_unused_s` and not used yet, or used in `min_idle_s`."""
+
     model_id: str
     force: bool = False
     drain_s: float | None = None
+    spare_unused_s: float = 0.0
+    min_idle_s: float = 0.0
 
 
 class Event(Lean):

@@ -62,3 +62,57 @@ def test_a_load_that_found_no_room_goes_to_another_node_at_once() -> None:
     world.ask("a")
     world.load_fails(status=422, **CROWDED)
     assert [load.node for load in world.loads] == ["n2"]
+
+
+def told(model: str, **more: object) -> control.Model:
+    return control.Model(id=model, vram_used_mb=600, devices=[0], **more)  # type: ignore[arg-type]
+
+
+def test_a_load_of_another_gateway_is_no_victim_before_it_was_used() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600})
+    world.tell(ev.ModelSeen(node="n1", model=told("a", loaded_s=0.0)))
+    world.ask("b")
+    assert not world.unloads
+    world.tell(ev.ModelSeen(node="n1", model=told("a", loaded_s=1.0, idle_s=0.0)))
+    world.wait(1.5)
+    assert [unload.model for unload in world.unloads] == ["a"]
+
+
+def test_a_load_that_nobody_ever_uses_goes_when_its_minimum_residency_is_over() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600})
+    world.tell(ev.ModelSeen(node="n1", model=told("a", loaded_s=15.0)))
+    world.ask("b")
+    world.wait(4.0)
+    assert not world.unloads
+    world.wait(2.0)
+    assert [(unload.model, unload.spare_unused_s) for unload in world.unloads] == [("a", 20.0)]
+
+
+def test_a_model_that_others_use_is_not_idle() -> None:
+    profiles = {"a": Profile(id="a", vram_mb=600, idle_unload_s=10.0)}
+    world = World({"n1": 1000}, {}, profiles=profiles)
+    world.tell(ev.ModelSeen(node="n1", model=told("a", loaded_s=60.0, idle_s=9.0)))
+    world.tell(ev.ModelSeen(node="n1", model=told("a", loaded_s=60.0, idle_s=1.0)))
+    world.wait(8.0)
+    assert not world.unloads
+    world.wait(2.0)
+    assert [(unload.reason, unload.min_idle_s) for unload in world.unloads] == [("idle", 10.0)]
+
+
+def test_who_has_waited_long_enough_has_the_requests_of_other_gateways_end_first() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600})
+    world.tell(ev.ModelSeen(node="n1", model=told("a", loaded_s=60.0, idle_s=0.0, in_flight=3)))
+    world.ask("b")
+    assert world.unloads[0].drain_s is None
+    world.unload_refused()
+    world.wait(world.fleet.eviction.patience_s)
+    assert world.unloads[0].drain_s is not None
+
+
+def test_a_load_of_another_gateway_that_fails_is_not_tried_again_at_once() -> None:
+    world = World({"n1": 1000}, {"a": 600})
+    world.tell(ev.ModelSeen(node="n1", model=told("a", status="loading")))
+    ask = world.ask("a")
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="failed", error="out of luck")))
+    assert not world.loads
+    assert "out of luck" in world.refused[ask].message

@@ -210,3 +210,41 @@ async def test_default_models_come_up_behind_the_open_port() -> None:
         assert [failed.model_id for failed in last.failed] == ["bad"]
         assert last.pending == []
         await client.origin.aclose()
+
+
+async def rows(client: Client) -> dict[str, Model]:
+    return {row.id: row for row in msgspec.json.decode((await client.get("/models")).body, type=list[Model])}
+
+
+async def test_a_load_that_nobody_has_used_yet_is_spared_if_its_evictor_says_so(client: Client) -> None:
+    await client.load("m")
+    row = (await rows(client))["m"]
+    assert row.loaded_s is not None
+    assert row.idle_s is None
+    refused = await client.post("/models/unload", {"model_id": "m", "spare_unused_s": 60.0})
+    assert refused.status == 409
+    assert "not used yet" in refused.json["error"]
+    await client.chat("m", "hello")
+    assert (await rows(client))["m"].idle_s is not None
+    assert (await client.post("/models/unload", {"model_id": "m", "spare_unused_s": 60.0})).status == 200
+
+
+async def test_a_model_that_was_just_used_is_not_unloaded_for_being_idle(client: Client) -> None:
+    await client.load("m")
+    await client.chat("m", "hello")
+    refused = await client.post("/models/unload", {"model_id": "m", "min_idle_s": 60.0})
+    assert (refused.status, refused.json["code"]) == (409, "conflict")
+    async with client.chatting("m", "hello", stream=True):
+        assert (await rows(client))["m"].idle_s == 0.0
+
+
+async def test_the_first_use_of_a_load_is_told_to_who_listens(client: Client) -> None:
+    await client.load("m")
+    with client.neuron.keeper.feed.listen() as news:
+        for _ in range(2):
+            await client.chat("m", "hello")
+        event = news.get_nowait()
+        assert event is not None
+        assert event.model is not None
+        assert (event.kind, event.model.id, event.model.idle_s) == ("model", "m", 0.0)
+        assert news.empty()

@@ -89,7 +89,14 @@ class Loader:
 
     async def _unload(self, order: Unload) -> None:
         try:
-            freed = await self._clients[order.node].unload(order.model)
+            freed = await self._clients[order.node].unload(
+                control.Unload(
+                    model_id=order.model,
+                    drain_s=order.drain_s,
+                    spare_unused_s=order.spare_unused_s,
+                    min_idle_s=order.min_idle_s,
+                )
+            )
         except NeuronRefused as error:
             if error.answer_status == 404:
                 self._dispatcher.tell(ev.Unloaded(node=order.node, model=order.model))

@@ -93,10 +93,9 @@ class NeuronClient:
             if "already loaded" not in error.message:
                 raise
 
-    async def unload(self, model: str, *, drain_s: float | None = None) -> int | None:
+    async def unload(self, order: control.Unload) -> int | None:
         """MiB freed, None when the neuron does not say."""
-        body = control.Unload(model_id=model, drain_s=drain_s)
-        answer = await self._call("POST", "/models/unload", body, self._timeout_s * 6 + (drain_s or 0.0))
+        answer = await self._call("POST", "/models/unload", order, self._timeout_s * 6 + (order.drain_s or 0.0))
         return self._decode(answer, _Freed).freed_mb
 
     async def count_tokens(self, spec: control.ModelSpec, request: bytes) -> int:

@@ -389,7 +389,7 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
     old = fleet.place(model.id, node)
     status = _status(model.status)
     if status is Status.FAILED:
-        return without_place(fleet, model.id, node) if old is None or not old.ours else fleet
+        return _failed_there(fleet, node, model, old, now)
     if old is not None and old.ours and old.status in (Status.LOADING, Status.UNLOADING):
         return with_seats(fleet, replace(old, loading=_loading(model.loading) or old.loading))
     profile = fleet.profiles.get(model.id)
@@ -401,8 +401,8 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
         shares=_shares(fleet, model, node),
         in_flight=in_flight,
         foreign=max(0, outstanding - in_flight),
-        since=old.since if old and old.status is status else now,
-        last_used=old.last_used if old else now,
+        since=old.since if old and old.status is status else now - _seconds(model.loaded_s),
+        last_used=_last_used(model, old, now),
         uses=old.uses if old else 0,
         servable=model.servable.ok if model.servable else True,
         reason=(model.servable.detail or model.servable.reason) if model.servable else model.error,
@@ -412,9 +412,37 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
         max_output=model.limit.output if model.limit else None,
         capabilities=tuple(model.capabilities),
         closing=old.closing if old else False,
-        kept_until=old.kept_until if old else 0.0,
     )
+    place = replace(place, kept_until=_kept_until(fleet, model, place, old, now))
     return fleet if place == old else with_place(fleet, place)
+
+
+def _failed_there(fleet: Fleet, node: str, model: control.Model, old: Place | None, now: float) -> Fleet:
+    """A load that another gateway asked for, and that this one would have shared, is remembered like its own."""
+    if old is None or old.ours:
+        return fleet
+    if old.status is not Status.LOADING:
+        return without_place(fleet, model.id, node)
+    return _load_failed(fleet, ev.LoadFailed(node=node, model=model.id, error=model.error or "the load failed"), now)
+
+
+def _seconds(told: float | None) -> float:
+    return max(0.0, told or 0.0)
+
+
+def _last_used(model: control.Model, old: Place | None, now: float) -> float:
+    """When it was last used, by whichever gateway. A report that is hardly newer than what is known changes nothing."""
+    if model.idle_s is None:
+        return old.last_used if old else now - _seconds(model.loaded_s)
+    told = now - _seconds(model.idle_s)
+    return told if old is None or told > old.last_used + 1.0 else old.last_used
+
+
+def _kept_until(fleet: Fleet, model: control.Model, place: Place, old: Place | None, now: float) -> float:
+    """A model that nobody has used yet was loaded for a request that is on its way: no victim while it is fresh."""
+    if place.status is Status.LOADED and model.loaded_s is not None and model.idle_s is None:
+        return place.since + fleet.eviction.min_residency_s
+    return min(old.kept_until, now + KEEP_AFTER_REFUSAL_S) if old else 0.0
 
 
 def _status(text: str) -> Status:

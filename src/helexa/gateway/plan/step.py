@@ -22,6 +22,7 @@ _ROOM_COMES = (Verdict.EVICT, Verdict.BUSY)
 _ROOM_MAY_COME = (Verdict.CLAIMED, Verdict.CROWDED)
 _REPORTS = (ev.Polled, ev.ModelSeen, ev.ModelGone)
 """What brings nothing to decide unless it brings news."""
+DRAIN_S = 60.0
 LOAD_DEADLINE_S, LOAD_DEADLINE_S_PER_GIB = 300.0, 20.0
 
 
@@ -229,17 +230,21 @@ class _Turn:
     def _make_room(self, model: str, chosen: Appraisal) -> None:
         self._claim(model, chosen)
         for victim in chosen.victims:
-            self._unload(victim, chosen.node, "evicted", model)
+            self._evict(victim, chosen.node, model)
 
     def _wait_for_busy(self, model: str, chosen: Appraisal, asks: list[Ask]) -> None:
         """Claim the room; once the oldest waiter's patience is over, close the door behind those that are busy."""
         self._claim(model, chosen)
-        if not asks or self.now - asks[0].since < self.fleet.eviction.patience_s:
+        if not asks or not self._impatient(model):
             return
         for victim in chosen.victims:
             place = self.fleet.place(victim, chosen.node)
             if place is not None and place.status is Status.LOADED and not place.closing:
                 self.fleet = with_seats(self.fleet, replace(place, closing=True))
+
+    def _impatient(self, model: str) -> bool:
+        oldest = next(iter(self.fleet.asks.get(model, {}).values()), None)
+        return oldest is not None and self.now - oldest.since >= self.fleet.eviction.patience_s
 
     def _claim(self, model: str, chosen: Appraisal) -> None:
         self.clearing[chosen.node] = model
@@ -255,20 +260,28 @@ class _Turn:
                     if place.closing:
                         self.fleet = with_seats(self.fleet, replace(place, closing=False))
 
-    def _unload(self, model: str, node: str, reason: str, made_for: str | None = None) -> None:
-        place = self.fleet.place(model, node)
+    def _evict(self, victim: str, node: str, made_for: str) -> None:
+        """Whose patience is over has even other gateways' requests end first, or their traffic could keep it out."""
+        place = self.fleet.place(victim, node)
+        drain_s = DRAIN_S if self._impatient(made_for) and place is not None and place.foreign else None
+        spare_s = self.fleet.eviction.min_residency_s
+        order = Unload(model=victim, node=node, reason="evicted", made_for=made_for)
+        self._unload(replace(order, spare_unused_s=spare_s, drain_s=drain_s))
+
+    def _unload(self, order: Unload) -> None:
+        place = self.fleet.place(order.model, order.node)
         if place is None or place.status is Status.UNLOADING:
             return
         self.fleet = with_seats(
             self.fleet, replace(place, status=Status.UNLOADING, since=self.now, ours=True, closing=False)
         )
-        self.out.append(Unload(model=model, node=node, reason=reason, made_for=made_for))
+        self.out.append(order)
 
     def take_out(self, model: str, node: str | None) -> None:
         """The operator's unload."""
         for place in list(self.fleet.places.get(model, {}).values()):
             if node in (None, place.node):
-                self._unload(model, place.node, "operator")
+                self._unload(Unload(model=model, node=place.node, reason="operator"))
 
     def unload_idle(self) -> None:
         """`idle_unload_s`: models that nobody used for so long."""
@@ -280,4 +293,4 @@ class _Turn:
                 if self.now - place.last_used < after or place.in_flight or place.pinned:
                     continue
                 if place.status is Status.LOADED and self.now >= place.kept_until:
-                    self._unload(model, place.node, "idle")
+                    self._unload(Unload(model=model, node=place.node, reason="idle", min_idle_s=after))

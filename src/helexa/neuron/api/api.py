@@ -191,7 +191,13 @@ class Api:
 
     async def _unload(self, request: Request, reply: Reply) -> None:
         body = _decode(request, Unload)
-        freed_mb = await self._keeper.unload(body.model_id, force=body.force, drain_s=body.drain_s)
+        freed_mb = await self._keeper.unload(
+            body.model_id,
+            force=body.force,
+            drain_s=body.drain_s,
+            spare_unused_s=body.spare_unused_s,
+            min_idle_s=body.min_idle_s,
+        )
         answers.send(reply, {"status": "unloaded", "freed_mb": freed_mb})
 
     async def _count_tokens(self, request: Request, reply: Reply) -> None:

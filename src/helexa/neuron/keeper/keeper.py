@@ -22,6 +22,7 @@ from helexa.neuron.core.admission import Gate
 from helexa.neuron.core.ledger import Ledger
 from helexa.neuron.core.measured import circumstances
 from helexa.neuron.core.plan import DeviceState, LoadPlan, Share
+from helexa.neuron.core.residency import Stay
 from helexa.neuron.device.pool import Dead, Lost, News, Poisoned, Pool, Ready
 from helexa.neuron.device.process import JobFailed
 from helexa.neuron.harness import DeviceRef, Facts, LoadOrder, Report
@@ -54,6 +55,7 @@ class _Entry:
     pulse: asyncio.Task[None] | None = None
     taken: Taken | None = None
     freed_mb: int | None = None
+    used: bool = False
     told_s: float = 0.0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -104,10 +106,23 @@ class Keeper:
         """What a load would do now, without doing it. Raises Refused."""
         return await self._preparation.plan(spec, self._ledger.devices())
 
-    async def unload(self, model_id: str, *, force: bool = False, drain_s: float | None = None) -> int:
+    async def unload(
+        self,
+        model_id: str,
+        *,
+        force: bool = False,
+        drain_s: float | None = None,
+        spare_unused_s: float = 0.0,
+        min_idle_s: float = 0.0,
+    ) -> int:
         """Have a model go; returns the MiB that came free. Requests in flight: 409, unless `force` ends them or
-        `drain_s` waits for them so long. Goes on when the asker leaves. Raises UnknownModel, Conflict."""
+        `drain_s` waits for them so long; the rest as `Stay.holds` says. Goes on when the asker leaves. Raises
+        UnknownModel, Conflict."""
         entry = self._known(model_id)
+        stay = self._stay(entry)
+        why = stay.holds(spare_unused_s=spare_unused_s, min_idle_s=min_idle_s) if stay is not None else None
+        if why is not None:
+            raise Conflict(reason=f"`{entry.model_id}` {why}")
         match entry.state:
             case life.Loading():
                 raise Conflict(reason=f"`{entry.model_id}` is still loading")
@@ -136,6 +151,7 @@ class Keeper:
             raise self._unknown(model_id)
         if not isinstance(entry.state, life.Loaded) or entry.seats is None:
             raise words.not_now(entry.model_id, entry.state)
+        self._note_use(entry)
         return entry.seats.take(queued=queued, body=body)
 
     def drain(self) -> None:
@@ -249,6 +265,7 @@ class Keeper:
             if isinstance(before, life.Unloading) and entry.seats is not None:
                 entry.seats.reopen()
             elif not isinstance(before, life.Loaded):
+                entry.used = False
                 entry.seats = Seats(
                     entry.model_id,
                     entry.order.socket,
@@ -494,11 +511,26 @@ class Keeper:
             kv_tokens=facts.kv_tokens,
         )
 
+    def _note_use(self, entry: _Entry) -> None:
+        """The first use of a load is news: from then on other gateways may want its room."""
+        if not entry.used:
+            entry.used = True
+            row = self._view(entry)
+            self.feed.publish(Event(kind="model", boot_id=self._host.boot_id, model_id=entry.model_id, model=row))
+
+    def _stay(self, entry: _Entry) -> Stay | None:
+        """How long a loaded model has been here and idle."""
+        if not isinstance(entry.state, life.Loaded) or entry.seats is None:
+            return None
+        idle_s = entry.seats.idle_s if entry.used else None
+        return Stay(loaded_s=self._clock.now() - entry.state.since, idle_s=idle_s)
+
     def _view(self, entry: _Entry) -> Model | None:
         if entry.state is None:
             return None
         in_flight = entry.seats.in_flight if entry.seats else 0
-        row = views.model(entry.model_id, entry.state, held_mb=self._ledger.of(entry.model_id), in_flight=in_flight)
+        held_mb, stay = self._ledger.of(entry.model_id), self._stay(entry)
+        row = views.model(entry.model_id, entry.state, held_mb=held_mb, in_flight=in_flight, stay=stay)
         row.vram_measured_mb = entry.taken.measured_mb if entry.taken and row.status == "loaded" else None
         return row
 

@@ -57,6 +57,7 @@ class Seats:
         self._service_s = SERVICE_S
         self._loop = asyncio.get_running_loop()
         self.turned_away = {"full": 0, "late": 0}
+        self._idle_since: float | None = None
         self._closed: HelexaError | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -83,6 +84,13 @@ class Seats:
     def kv_reserved(self) -> int:
         """Tokens of KV cache that are promised."""
         return self._reserved
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last request ended; 0 while one is in flight, or is just about to be."""
+        if self.in_flight or self._idle_since is None:
+            return 0.0
+        return self._loop.time() - self._idle_since
 
     @asynccontextmanager
     async def take(self, *, queued: bool, body: bytes = b"") -> AsyncGenerator[Seat]:
@@ -169,6 +177,7 @@ class Seats:
         self._reserved -= seat.kv_tokens
         self._seat_waiters()
         if not self._decoding and not self._passing:
+            self._idle_since = self._loop.time()
             self._empty.set()
 
     def _seat_waiters(self) -> None:

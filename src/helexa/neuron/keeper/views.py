@@ -7,6 +7,7 @@ from typing import assert_never
 from helexa.base.errors import HelexaError
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.plan import LoadPlan
+from helexa.neuron.core.residency import Stay
 from helexa.neuron.device.pool import Pool
 from helexa.neuron.keeper.seats import Seats
 from helexa.wire.control import (
@@ -45,9 +46,12 @@ def plan_of(state: life.State | None) -> LoadPlan | None:
             assert_never(state)
 
 
-def model(model_id: str, state: life.State, *, held_mb: int, in_flight: int) -> Model:
+def model(model_id: str, state: life.State, *, held_mb: int, in_flight: int, stay: Stay | None) -> Model:
     """One row of `GET /models`. `held_mb` is what the ledger keeps for it (MiB)."""
     row = Model(id=model_id, status=STATUS[type(state)], in_flight=in_flight)
+    if stay is not None:
+        row.loaded_s = round(stay.loaded_s, 3)
+        row.idle_s = None if stay.idle_s is None else round(stay.idle_s, 3)
     plan = plan_of(state)
     if plan is not None:
         row.harness = plan.harness

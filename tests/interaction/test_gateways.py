@@ -1,0 +1,108 @@
+"""Several gateways over the same neurons, with nothing else in common; real processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from helexa.testing.fleet import Fleet, Gateway, ask, eventually
+
+from .test_fleet import DEVICE, echo
+
+POLLING = "every_s = 0.5\n"
+NODES = {"n1": DEVICE, "n2": DEVICE, "n3": DEVICE}
+LARGE = [f"large-{number}" for number in range(6)]
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Of the large models one fits on a node."""
+    models = "".join(echo(name, memory_mb=600, load_s=0.5) for name in LARGE)
+    models += echo("small", memory_mb=100, load_s=1.0)
+    async with Fleet(tmp_path, neurons=NODES, models=models, polling=POLLING, gateways=2) as running:
+        yield running
+
+
+async def chat(gateway: Gateway, model: str, **more: object) -> httpx2.Response:
+    answer = await gateway.http.post("/v1/chat/completions", json=ask(model, **more))
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def loads(fleet: Fleet, model: str) -> int:
+    """How often any neuron has loaded it."""
+    return sum(daemon.log.read_text().count(f"{model} is loaded") for daemon in fleet.neurons.values())
+
+
+def swaps(fleet: Fleet) -> int:
+    return sum(daemon.log.read_text().count(" is unloading") for daemon in fleet.neurons.values())
+
+
+async def views(fleet: Fleet) -> list[dict[str, set[tuple[str, str]]]]:
+    """What each gateway believes to be where."""
+    return [
+        {name: {(place["model"], place["status"]) for place in node["models"]} for name, node in found.items()}
+        for found in [await gateway.nodes() for gateway in fleet.gateways]
+    ]
+
+
+async def test_a_model_that_both_are_asked_for_is_loaded_once(fleet: Fleet) -> None:
+    answers = await asyncio.gather(*(chat(gateway, "small") for gateway in fleet.gateways for _ in range(10)))
+    assert len({answer.headers["x-cortex-node"] for answer in answers}) == 1
+    assert loads(fleet, "small") == 1
+
+
+async def test_they_agree_on_what_is_where_within_one_poll(fleet: Fleet) -> None:
+    await asyncio.gather(*(chat(fleet.gateways[number % 2], model) for number, model in enumerate(LARGE[:3])))
+
+    async def agreed() -> bool:
+        first, second = await views(fleet)
+        return first == second and sum(len(there) for there in first.values()) == 3
+
+    await eventually(agreed, "both believe the same")
+    assert swaps(fleet) == 0
+
+
+async def test_neither_evicts_what_the_other_has_just_loaded_for_somebody(fleet: Fleet) -> None:
+    """Each of two crowds wants three models, and of the six only three fit."""
+    first, second = fleet.gateways
+    crowds = ((first, LARGE[:3]), (second, LARGE[3:]))
+    await asyncio.gather(*(chat(gateway, model) for _ in range(4) for gateway, models in crowds for model in models))
+    # Everybody asked at the start, so a model that goes before its askers are served has to be loaded again for them.
+    assert sum(loads(fleet, model) for model in LARGE) <= len(LARGE) + 1
+    assert swaps(fleet) <= len(LARGE) - len(NODES) + 1
+
+
+async def test_one_does_not_unload_as_idle_what_the_other_uses(tmp_path: Path) -> None:
+    profile = echo("a", memory_mb=100, tokens_per_s=20).replace("options", "idle_unload_s = 1.0\noptions")
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=profile, polling=POLLING, gateways=2) as fleet:
+        second = fleet.others[0]
+        await chat(fleet, "a")
+        for _ in range(6):
+            await chat(second, "a", text="one two three four five six seven eight")
+        assert loads(fleet, "a") == 1
+        await fleet.until_status("a", "cold")
+
+
+async def test_steady_traffic_through_one_does_not_keep_the_others_waiters_out_for_ever(tmp_path: Path) -> None:
+    models = echo("busy", memory_mb=600, tokens_per_s=20) + echo("wanted", memory_mb=600)
+    hasty = "[eviction]\nmin_residency_s = 1.0\npatience_s = 1.0\n"
+    async with Fleet(
+        tmp_path, neurons={"n1": DEVICE}, models=models, cortex=hasty, polling=POLLING, gateways=2
+    ) as fleet:
+        over = asyncio.Event()
+
+        async def traffic() -> None:
+            while not over.is_set():
+                await chat(fleet, "busy")
+
+        async with asyncio.TaskGroup() as crowd:
+            for _ in range(4):
+                crowd.create_task(traffic())
+            await fleet.until_status("busy", "loaded")
+            await chat(fleet.others[0], "wanted")
+            over.set()
