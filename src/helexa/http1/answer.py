@@ -1,8 +1,9 @@
 """One answer of an upstream, being received; and the tree of what can go wrong with it.
 
-The body goes to a sink, called by the protocol itself (`relay`: no task switch a piece), or is taken whole (`read`) or
-piece by piece (`chunks`). An answer that is left before its end closes its connection, which is how the upstream learns
-that its client has gone; a finished one gives its connection back.
+An `Answer` is awaited: its body goes to a sink, called by the protocol itself (`relay`: no task switch a piece), or is
+taken whole (`read`) or piece by piece (`chunks`). A `Whole` is told of when it is complete, and no task waits for it.
+An answer that is left before its end closes its connection, which is how the upstream learns that its client has gone;
+a finished one gives its connection back.
 """
 
 from __future__ import annotations
@@ -61,6 +62,62 @@ class Source(Protocol):
     def pause(self, on: bool) -> None: ...
     def watch(self, seconds: float | None) -> None: ...
     def fail(self, reason: str) -> None: ...
+
+
+class Taker(Protocol):
+    """Whom a connection tells of an answer: its head, its pieces, and once its end, or the error that ended it."""
+
+    status: int  # 0: the head is not here yet
+
+    def open(self, status: int, headers: list[Header], index: dict[bytes, bytes]) -> None: ...
+    def deliver(self, data: bytes) -> None: ...
+    def end(self, error: Exception | None) -> None: ...
+
+
+class Whole:
+    """An answer of at most `max_bytes`, told of once: `done(whole)`. `error` says why there is none."""
+
+    __slots__ = ("_done", "_index", "_left_bytes", "_link", "_pieces", "error", "status")
+
+    def __init__(self, link: Source, done: Callable[[Whole], None], max_bytes: int) -> None:
+        self.status = 0
+        self.error: Exception | None = None
+        self._link: Source | None = link
+        self._done: Callable[[Whole], None] | None = done
+        self._left_bytes = max_bytes
+        self._pieces: list[bytes] = []
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of the header `name` (lower-case); of a repeated one, the last."""
+        return self._index.get(name)
+
+    def close(self) -> None:
+        """Leave: the connection ends, and nobody is told."""
+        self._done = None
+        if self._link is not None:
+            self._link.fail("it was left by its reader")
+
+    # -- for the connection
+
+    def open(self, status: int, headers: list[Header], index: dict[bytes, bytes]) -> None:
+        self.status, self._index = status, index
+
+    def deliver(self, data: bytes) -> None:
+        self._left_bytes -= len(data)
+        if self._left_bytes >= 0:
+            self._pieces.append(data)
+        elif self._link is not None:
+            self._link.fail("its body is too large")
+
+    def end(self, error: Exception | None) -> None:
+        self._link, self.error = None, error
+        done, self._done = self._done, None
+        if done is not None:
+            done(self)
 
 
 class Answer:
@@ -203,8 +260,6 @@ class Answer:
                 self.close()
                 self._error = error
                 return
-            if self._idle_timeout_s is not None and self._link is not None:
-                self._link.watch(self._idle_timeout_s)
             return
         self._held.append(data)
         self._held_bytes += len(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from ssl import SSLContext, create_default_context
 from typing import Self, cast
 from urllib.parse import unquote, urlsplit
@@ -11,11 +11,20 @@ from urllib.parse import unquote, urlsplit
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from helexa.http1.alarm import NEVER, Alarm
-from helexa.http1.answer import Answer, ConnectFailed, Source, UpstreamBroken, UpstreamError, UpstreamTimeout
+from helexa.http1.answer import (
+    Answer,
+    ConnectFailed,
+    Source,
+    Taker,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamTimeout,
+    Whole,
+)
 from helexa.http1.limits import Limits
-from helexa.http1.message import BODILESS, Header, request_head
+from helexa.http1.message import BODILESS, Header, Headers, request_head
 
-__all__ = ["Answer", "ConnectFailed", "Origin", "UpstreamBroken", "UpstreamError", "UpstreamTimeout"]
+__all__ = ["Answer", "ConnectFailed", "Origin", "UpstreamBroken", "UpstreamError", "UpstreamTimeout", "Whole"]
 
 _JOIN_BELOW_BYTES = 64 * 1024  # above this a copy costs more than a second write
 _STALE_WITHIN_S = 1.0  # a connection the server had closed shows it in a round trip, a crash mid-work seldom does
@@ -31,11 +40,11 @@ class _Link(asyncio.Protocol):
         "_complete",
         "_excess",
         "_fields",
-        "_head_bytes",
+        "_heard_at",
+        "_heard_bytes",
         "_keep",
         "_parser",
         "_pieces",
-        "_touched",
         "_transport",
         "_until_eof",
         "_wait_s",
@@ -55,32 +64,30 @@ class _Link(asyncio.Protocol):
         self.origin = origin
         self.loop, self.name, self.high_bytes = origin.loop, str(origin), origin.limits.read_high_bytes
         self.deadline = NEVER
-        self.reused = self.lost = False
+        self.reused = self.lost = self.paused = False
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append  # llhttp fills the list itself: no Python frame per piece
         self._parser = HttpResponseParser(self)
-        self._answer: Answer | None = None
-        self.paused = False
-        self._asked_at = self._wait_s = 0.0
-        self._reset()
-
-    def _reset(self) -> None:
+        self._answer: Taker | None = None
         self._fields: list[Header] = []
-        self._head_bytes = 0
-        self._bodiless = self._until_eof = self._complete = self._excess = self._touched = self._keep = False
+        self._asked_at = self._heard_at = self._wait_s = 0.0
+        self._heard_bytes = 0
+        self._bodiless = self._until_eof = self._complete = self._excess = self._keep = False
 
-    def ask(self, method: bytes, head: bytes, body: bytes) -> Answer:
-        """Send a request."""
-        self._reset()
-        self._bodiless = method == b"HEAD"
-        self._answer = answer = Answer(self)
-        self._asked_at = self.loop.time()
+    def ask(self, head: bytes, body: bytes, answer: Taker, *, bodiless: bool = False) -> None:
+        """Send a request; `answer` is told of what comes. `bodiless`: whatever its head says, no body follows."""
+        self._fields = []
+        self._heard_bytes = 0
+        self._bodiless = bodiless
+        self._until_eof = self._complete = self._excess = False
+        self._answer = answer
+        self._asked_at = self._heard_at = self.loop.time()
+        self.deadline = NEVER
         if len(body) < _JOIN_BELOW_BYTES:
-            self._write(head + body if body else head)
+            self._write(head + body)
         else:
             self._write(head)
             self._write(body)
-        return answer
 
     def _write(self, data: bytes) -> None:
         if not self._transport.is_closing():  # a write that failed has closed it, before we are told
@@ -95,32 +102,37 @@ class _Link(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def watch(self, seconds: float | None) -> None:
-        """Expect a sign of life within `seconds` from now."""
+        """Expect the head within `seconds`; once it is here, more of the body within as long, each time."""
         if seconds is None:
             self.deadline = NEVER
         else:
-            self._wait_s = seconds
-            self.deadline = deadline = self.loop.time() + seconds
-            if deadline < self.origin.alarm.at:
-                self.origin.alarm.watch(deadline)
+            self._wait_s, self._heard_at = seconds, self.loop.time()
+            self._expect()
 
     @property
     def silent_since(self) -> float:
-        """When it was last heard (or asked, if that is not kept); NEVER where nobody waits or we do not read."""
-        if self._answer is None or self.paused:
-            return NEVER
-        return self._asked_at if self.deadline == NEVER else self.deadline - self._wait_s
+        """When it was last heard, or asked; NEVER where nobody waits or we do not read."""
+        return NEVER if self._answer is None or self.paused else self._heard_at
 
-    def expire(self) -> None:
-        if self._answer is None:
+    def _expect(self) -> None:
+        self.deadline = deadline = self._heard_at + self._wait_s
+        if deadline < self.origin.alarm.at:
+            self.origin.alarm.watch(deadline)
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed; what was heard since it was set has moved it."""
+        if now < self._heard_at + self._wait_s:
+            self._expect()
+        elif self._answer is None:
             self.drop()
         else:
             self._end(UpstreamTimeout(origin=self.name, after_s=self._wait_s))
 
     def fail(self, reason: str) -> None:
         """The answer cannot be had any more: end it and the connection."""
-        stale = self.reused and not self._touched and self._within_stale_window()
-        self._end(UpstreamBroken(origin=self.name, reason=reason, answered=self._touched, stale=stale))
+        answered = self._heard_bytes > 0
+        stale = self.reused and not answered and self.loop.time() - self._asked_at < _STALE_WITHIN_S
+        self._end(UpstreamBroken(origin=self.name, reason=reason, answered=answered, stale=stale))
 
     def drop(self) -> None:
         """Close the connection; it is nobody's from here on."""
@@ -136,9 +148,6 @@ class _Link(asyncio.Protocol):
         if answer is not None:
             answer.end(error)
 
-    def _within_stale_window(self) -> bool:
-        return self.loop.time() - self._asked_at < _STALE_WITHIN_S
-
     # -- the transport's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -149,7 +158,9 @@ class _Link(asyncio.Protocol):
         if answer is None:
             self.drop()  # nobody asked: whatever this is, it would be read as the next answer
             return
-        self._touched = True
+        if answer.status:  # a head has to come in its time, not piece by piece for ever
+            self._heard_at = self.loop.time()
+        self._heard_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -158,32 +169,33 @@ class _Link(asyncio.Protocol):
                 self.fail(f"it is not valid HTTP ({error})")
                 return
             self._excess = True
-        if not answer.status:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.origin.limits.max_header_bytes:
-                self.fail("its head is too large")
-                return
-        self._pass_on(answer)
+        if self._pieces:
+            self._pass_on(answer)
+        elif not answer.status and self._heard_bytes > self.origin.limits.max_header_bytes:
+            self.fail("its head is too large")
+            return
         if self._complete and self._answer is answer:
             self._finish(answer)
 
-    def _pass_on(self, answer: Answer) -> None:
+    def _pass_on(self, answer: Taker) -> None:
         pieces = self._pieces
-        if pieces:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            if self._bodiless:
-                self._excess = True
-            else:
-                answer.deliver(data)
+        if not pieces:
+            return
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        if self._bodiless:
+            self._excess = True
+        else:
+            answer.deliver(data)
 
-    def _finish(self, answer: Answer) -> None:
+    def _finish(self, answer: Taker) -> None:
         """The answer is complete: the connection goes back to the pool if it can serve again."""
         if not self._keep or self._excess or self._transport.get_write_buffer_size():
             self._end(None)
             return
         self._answer = None
-        self.pause(False)
+        if self.paused:
+            self.pause(False)
         if self._bodiless:
             self._parser = HttpResponseParser(self)  # the old one still waits for the body it was told of
         self.origin.keep(self)
@@ -223,8 +235,9 @@ class _Link(asyncio.Protocol):
         coding = index.get(b"transfer-encoding")
         if coding is not None and coding.lower() != b"chunked":
             raise HttpParserError("a transfer coding other than chunked")
-        self._bodiless = self._bodiless or status in BODILESS
-        self._until_eof = not (self._bodiless or coding is not None or b"content-length" in index)
+        if status in BODILESS:
+            self._bodiless = True
+        self._until_eof = coding is None and b"content-length" not in index and not self._bodiless
         self._keep = parser.should_keep_alive() and not self._until_eof
         answer.open(status, self._fields, index)
         self._complete = self._bodiless
@@ -282,7 +295,7 @@ class Origin:
         self,
         method: bytes,
         target: bytes,
-        headers: Sequence[Header] = (),
+        headers: Headers = (),
         body: bytes = b"",
         *,
         head_timeout_s: float | None = None,
@@ -293,16 +306,36 @@ class Origin:
         With `retry`, a kept connection that turns out to be closed is replaced by a fresh one, once.
         """
         head = request_head(method, target, self._authority, headers, len(body))
-        link = self._take_idle() or await self._connect()
-        answer = link.ask(method, head, body)
+        link = self._idle.pop() if self._idle else await self._connect()
         try:
-            await answer.headed(head_timeout_s)
+            return await self._asked(link, method, head, body, head_timeout_s)
         except UpstreamBroken as broken:
             if not (broken.stale and retry):
                 raise
-            answer = (await self._connect()).ask(method, head, body)
-            await answer.headed(head_timeout_s)
+            return await self._asked(await self._connect(), method, head, body, head_timeout_s)
+
+    async def _asked(
+        self, link: _Link, method: bytes, head: bytes, body: bytes, head_timeout_s: float | None
+    ) -> Answer:
+        answer = Answer(link)
+        link.ask(head, body, answer, bodiless=method == b"HEAD")
+        await answer.headed(head_timeout_s)
         return answer
+
+    def ask(
+        self, method: bytes, target: bytes, headers: Headers, body: bytes, done: Callable[[Whole], None], max_bytes: int
+    ) -> Whole | None:
+        """As `request`, for an answer that is wanted whole and told to `done`. None where no connection is idle.
+
+        There is no time-out and no retry: `done` sees the error, and may ask by `request` again if it is `stale`.
+        """
+        if not self._idle:
+            return None
+        head = request_head(method, target, self._authority, headers, len(body))
+        link = self._idle.pop()
+        whole = Whole(link, done, max_bytes)
+        link.ask(head, body, whole, bodiless=method == b"HEAD")
+        return whole
 
     def give_up_silent(self, for_s: float) -> None:
         """Break off every answer of which nothing was heard for `for_s`: who calls knows that the upstream is gone."""
@@ -340,9 +373,6 @@ class Origin:
         if link in self._idle:
             self._idle.remove(link)
 
-    def _take_idle(self) -> _Link | None:
-        return self._idle.pop() if self._idle else None
-
     async def _connect(self) -> _Link:
         if self._closed:
             raise ConnectFailed(origin=str(self), reason="the client was closed")
@@ -372,7 +402,7 @@ class Origin:
     def _expire(self, now: float) -> float:
         """End what is overdue; the next deadline."""
         for link in [link for link in self._links if link.deadline <= now]:
-            link.expire()
+            link.expire(now)
         return min((link.deadline for link in self._links), default=NEVER)
 
 

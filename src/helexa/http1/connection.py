@@ -1,4 +1,4 @@
-"""One client's connection: bytes to Request, Reply to bytes, one handler task per request.
+"""One client's connection: bytes to Request, Reply to bytes, one request at a time.
 
 Input is cut, then parsed: a request is taken off the input only when the one before it has been answered, so pipelined
 requests are raw bytes under one bound and answers cannot get out of order. What is refused, and why, is in design.md.
@@ -10,9 +10,9 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from helexa.http1.alarm import NEVER, Alarm
 from helexa.http1.limits import Limits
@@ -20,6 +20,7 @@ from helexa.http1.message import (
     BODILESS,
     ChunkedBody,
     Header,
+    Headers,
     Refusal,
     Request,
     answer_head,
@@ -31,10 +32,12 @@ log = logging.getLogger(__name__)
 
 Phase = Literal["idle", "head", "body", "busy", "linger", "closing", "lost"]
 Refuser = Callable[[int, str, str, bytes], tuple[Sequence[Header], bytes]]
-Handler = Callable[[Request, "Reply"], Awaitable[None]]
+Work = Coroutine[Any, Any, None]
+Handler = Callable[[Request, "Reply"], Work | None]
+"""Answers a request: by what it returns, run as a task; or, returning None, at once or by callbacks that come later."""
 Address = tuple[str, int]
 
-_CLOSE = b"connection: close"
+_CLOSE = b"connection: close\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -54,12 +57,29 @@ class Owner(Protocol):
 
 
 class Reply:
-    """The writer of one answer. Nothing here blocks; a client that left turns every call into nothing."""
+    """The writer of one answer. Nothing here blocks; a client that left turns every call into nothing.
 
-    __slots__ = ("_bare", "_chunked", "_conn", "_held", "_left", "finished", "on_pressure", "started", "status")
+    `on_gone` is called when the client leaves an answer that no task is at work on; `on_pressure(True)` when more than
+    `write_high_bytes` wait to be sent, and `on_pressure(False)` when they are.
+    """
+
+    __slots__ = (
+        "_bare",
+        "_chunked",
+        "_conn",
+        "_held",
+        "_left",
+        "finished",
+        "on_gone",
+        "on_pressure",
+        "request",
+        "started",
+        "status",
+    )
 
     def __init__(self, conn: Connection, request: Request) -> None:
         self._conn = conn
+        self.request = request
         self._bare = request.method == "HEAD"  # the answer has a head only
         self._chunked = request.http11
         self._held = b""  # the head of a stream, waiting to leave with the first piece
@@ -68,38 +88,38 @@ class Reply:
         self.finished = False
         self.status = 0
         self.on_pressure: Callable[[bool], None] | None = None
+        self.on_gone: Callable[[], None] | None = None
 
     @property
     def paused(self) -> bool:
         """Whether more is waiting to be sent than `write_high_bytes`."""
         return self._conn.congested
 
-    def send(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+    def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer in one write. Raises ValueError for a header that would break the head."""
-        framing = [] if status in BODILESS else [b"content-length: %d" % len(body)]
+        framing = b"" if status in BODILESS else b"content-length: %d\r\n" % len(body)
         head = self._begin(status, headers, framing)
         self.finished = True
         self._conn.write(head if self._bare else head + body)
+        self._conn.finished()
 
-    def start(self, status: int, headers: Sequence[Header], *, length: int | None = None) -> None:
+    def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
         """Begin a streamed answer: of `length` bytes, or chunked (to HTTP/1.0: ended by the connection's end)."""
-        framing: list[bytes] = []
+        framing = b""
         if status in BODILESS:
             self._chunked, length = False, None
         elif length is not None:
             self._chunked = False
-            framing.append(b"content-length: %d" % length)
+            framing = b"content-length: %d\r\n" % length
         elif self._chunked:
-            framing.append(b"transfer-encoding: chunked")
+            framing = b"transfer-encoding: chunked\r\n"
         self._left = length
         self._held = self._begin(status, headers, framing)
 
-    def _begin(self, status: int, headers: Sequence[Header], framing: list[bytes]) -> bytes:
+    def _begin(self, status: int, headers: Headers, framing: bytes) -> bytes:
         if self.started:
             raise RuntimeError("this answer has begun already")
-        if self._conn.is_last():
-            framing.append(_CLOSE)
-        head = answer_head(status, headers, framing)
+        head = answer_head(status, headers, framing + _CLOSE if self._conn.is_last() else framing)
         self.started, self.status = True, status
         self._bare = self._bare or status in BODILESS
         return head
@@ -139,6 +159,11 @@ class Reply:
         self._held = b""
         if last:
             self._conn.write(last)
+        self._conn.finished()
+
+    def go_on(self, work: Work) -> None:
+        """Callbacks leave the rest of this answer to a task."""
+        self._conn.start(work)
 
     def abort(self) -> None:
         """Break the connection, so that no client takes what it has for a whole answer."""
@@ -151,12 +176,14 @@ class Reply:
 
 
 class Connection(asyncio.Protocol):
-    """One client. `phase` says what is being read; `task` is the request in work, of which there is one at most."""
+    """One client. `phase` says what is being read; `_reply` is the answer in work, of which there is one at most."""
 
     __slots__ = (
+        "_begun",
         "_body",
         "_chunks",
         "_drained",
+        "_handling",
         "_input",
         "_last",
         "_linger_left_bytes",
@@ -185,8 +212,10 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         self._chunks: ChunkedBody | None = None
         self._task: asyncio.Task[None] | None = None
+        self._begun = False
         self._reply: Reply | None = None
         self._last = False
+        self._handling = False
         self._reading = True
         self._unsent_bytes = 0
         self._linger_left_bytes = server.limits.max_linger_bytes
@@ -215,7 +244,7 @@ class Connection(asyncio.Protocol):
                 self.break_off()
             return
         self._input = self._input + data if self._input else data
-        if self._task is None:
+        if self._reply is None:
             self._advance()
         elif self._reading and len(self._input) > self._server.limits.max_pipelined_bytes:
             self._reading = False
@@ -231,9 +260,21 @@ class Connection(asyncio.Protocol):
         self.phase, self.deadline = "lost", NEVER
         self._input, self._request, self._chunks = b"", None, None
         self.resume_writing()
-        if self._task is not None and self._reply is not None and not self._reply.finished:
-            self._task.cancel()
+        if self._reply is not None:
+            self._let_go(self._reply)
         self._server.farewell(self, self._task)
+
+    def _let_go(self, reply: Reply) -> None:
+        """The client has left: a task is cancelled once it has begun, and callbacks are told."""
+        if self._task is not None:
+            if self._begun and not reply.finished:
+                self._task.cancel()
+            return
+        self._done_with()
+        if not reply.finished:
+            reply.finished = True
+            if reply.on_gone is not None:
+                reply.on_gone()
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -272,7 +313,7 @@ class Connection(asyncio.Protocol):
         """End now, with a reset: to a client that reads until EOF a plain close would look like success."""
         if self.phase == "lost":
             return
-        self.phase = "lost"
+        self.phase, self._input = "lost", b""
         sock = self._transport.get_extra_info("socket")
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -281,8 +322,9 @@ class Connection(asyncio.Protocol):
     # -- from bytes to requests
 
     def _advance(self) -> None:
+        """Take requests off the input until one stays in work or no whole one is there."""
         try:
-            if (self._request is not None or self._take_head()) and self._take_body():
+            while self._reply is None and (self._request is not None or self._take_head()) and self._take_body():
                 self._dispatch()
         except Refusal as refusal:
             self._refuse(refusal)
@@ -347,52 +389,84 @@ class Connection(asyncio.Protocol):
             self._chunks = None
         self.phase, self.deadline = "busy", NEVER
         self._last = not request.keep_alive
-        self._reply = Reply(self, request)
-        self._task = self._loop.create_task(self._serve(request, self._reply))
+        self._reply = reply = Reply(self, request)
+        self._server.in_flight += 1
+        self._handling = True
+        try:
+            work = self._server.handler(request, reply)
+        except Exception:
+            log.exception("the handler of %r failed", request)
+            self._fail(reply)
+            work = None
+        self._handling = False
+        if work is not None:
+            self.start(work)
+        elif reply.finished:
+            self._served()
 
     # -- from requests to answers
 
-    async def _serve(self, request: Request, reply: Reply) -> None:
-        server = self._server
-        server.in_flight += 1
-        try:
-            await server.handler(request, reply)
-        except Exception:
-            log.exception("the handler of %r failed", request)
-        finally:
-            server.in_flight -= 1
-            self._task = None
-            self._served(request, reply)
+    def start(self, work: Work) -> None:
+        """Run `work` as the task that answers the request at hand."""
+        if self._reply is None:
+            work.close()  # the client has left meanwhile
+        else:
+            self._begun = False
+            self._task = self._loop.create_task(self._run(work, self._reply))
 
-    def _served(self, request: Request, reply: Reply) -> None:
-        """The handler has returned. An answer it left open is broken off: half a stream never looks complete."""
-        if self.phase == "lost":
-            return
-        if not reply.started:
-            headers, body = self._server.refuse(500, "internal_error", "The server failed.", request.target)
-            reply.send(500, headers, body)
-        elif not reply.finished:
+    async def _run(self, work: Work, reply: Reply) -> None:
+        self._begun = True
+        if self.phase == "lost" and self._task is not None:
+            self._task.cancel()  # not before: work that never began would never end, whatever it holds
+        try:
+            await work
+        except Exception:
+            log.exception("the handler of %r failed", reply.request)
+        finally:
+            self._task = None
+            if self.phase != "lost" and not reply.finished:
+                self._fail(reply)
+            self._served()
+            if self._input:
+                self._advance()
+
+    def _fail(self, reply: Reply) -> None:
+        """An answer was left open. What has begun is broken off: half a stream never looks complete."""
+        if reply.started:
             reply.abort()
+        else:
+            headers, body = self._server.refuse(500, "internal_error", "The server failed.", reply.request.target)
+            reply.send(500, headers, body)
+
+    def finished(self) -> None:
+        """The answer is complete. If callbacks gave it nobody else will say so."""
+        if self._task is None and not self._handling and self.phase == "busy":
+            self._served()
+            if self._input:
+                self._advance()
+
+    def _served(self) -> None:
+        """The request in work is done with: on to the next one."""
+        self._done_with()
+        if self.phase == "lost":
             return
         if self.is_last():
             self.close()
-        else:
-            self._next()
-
-    def _next(self) -> None:
-        self._reply = None
+            return
         self._await("idle", self._server.limits.keepalive_timeout_s)
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
-        if self._input:
-            self._advance()
+
+    def _done_with(self) -> None:
+        self._reply = None
+        self._server.in_flight -= 1
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer a request that will not be served, and end the connection once the client had a chance to read it."""
         self._request, self._chunks, self._input, self._body = None, None, b"", bytearray()
         headers, body = self._server.refuse(refusal.status, refusal.code, refusal.message, refusal.target)
-        framing = [b"content-length: %d" % len(body), _CLOSE]
+        framing = b"content-length: %d\r\n%b" % (len(body), _CLOSE)
         self.write(answer_head(refusal.status, headers, framing) + body)
         self._linger()
 
@@ -405,6 +479,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """End as soon as everything written has been sent."""
+        self._input = b""
         self._await("closing", self._server.limits.stall_timeout_s)
         self._transport.close()
 

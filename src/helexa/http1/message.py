@@ -29,7 +29,7 @@ _SINGLE = b"host content-length transfer-encoding content-type expect authorizat
 _OURS = frozenset(b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade".split())
 _OURS_UPSTREAM = _OURS | {b"host", b"expect"}
 _WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
-_STATUS_LINES = {s.value: b"HTTP/1.1 %d %b" % (s.value, s.phrase.encode()) for s in HTTPStatus}
+_STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 
 
 class Refusal(Exception):
@@ -259,28 +259,51 @@ class ChunkedBody:
         self.complete = True
 
 
-def answer_head(status: int, headers: Iterable[Header], framing: list[bytes]) -> bytes:
-    """The head of an answer; `framing` holds this room's own lines. Raises ValueError, as
-    `_head` does."""
-    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
-    lines += [b": ".join(header) for header in headers if header[0].lower() not in _OURS]
-    return _head(lines + framing)
+class Lines(bytes):
+    """Header lines as they go on the wire, checked and each ended: worded once, sent many times."""
+
+    __slots__ = ()
 
 
-def request_head(method: bytes, target: bytes, host: bytes, headers: Iterable[Header], body_bytes: int) -> bytes:
-    """The head of a request to an upstream. Raises ValueError, as `_head` does."""
-    if b" " in target:
-        raise ValueError(f"not a request target: {target!r}")
-    lines = [b"%b %b HTTP/1.1" % (method, target), b"host: " + host]
-    lines += [b": ".join(header) for header in headers if header[0].lower() not in _OURS_UPSTREAM]
-    if body_bytes or method in _WITH_BODY:
-        lines.append(b"content-length: %d" % body_bytes)
-    return _head(lines)
+Headers = Iterable[Header] | Lines
 
 
-def _head(lines: list[bytes]) -> bytes:
-    """Lines on the wire. Raises ValueError where one holds CR, LF or NUL, and would be more than one."""
-    head = b"\r\n".join(lines) + b"\r\n\r\n"
-    if len(head.translate(None, b"\r\n\0")) != len(head) - 2 * len(lines) - 2:
+def lines_of(headers: Headers, ours: frozenset[bytes] = _OURS_UPSTREAM) -> Lines:
+    """Header lines without those that are `ours` to say. Raises ValueError where a header would be more than one."""
+    if isinstance(headers, Lines):
+        return headers
+    lines = [b"%b: %b\r\n" % header for header in headers if header[0].lower() not in ours]
+    return _checked(b"".join(lines), len(lines))
+
+
+class LineForm:
+    """Header lines whose names are settled: `form(*values)` only looks at the values. Raises ValueError as above."""
+
+    __slots__ = ("_count", "_form")
+
+    def __init__(self, *names: bytes) -> None:
+        self._form = b"".join(name + b": %b\r\n" for name in names)
+        self._count = len(names)
+
+    def __call__(self, *values: bytes) -> Lines:
+        return _checked(self._form % values, self._count)
+
+
+def _checked(lines: bytes, count: int) -> Lines:
+    if len(lines.translate(None, b"\r\n\0")) != len(lines) - 2 * count:
         raise ValueError("a header may not hold CR, LF or NUL")
-    return head
+    return Lines(lines)
+
+
+def answer_head(status: int, headers: Headers, framing: bytes) -> bytes:
+    """The head of an answer; `framing` holds this room's own lines. Raises ValueError, as `lines_of` does."""
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"%b%b%b\r\n" % (line, lines_of(headers, _OURS), framing)
+
+
+def request_head(method: bytes, target: bytes, host: bytes, headers: Headers, body_bytes: int) -> bytes:
+    """The head of a request to an upstream. Raises ValueError, as `lines_of` does."""
+    if len(target.translate(None, b" \r\n\0")) != len(target):
+        raise ValueError(f"not a request target: {target!r}")
+    length = b"content-length: %d\r\n" % body_bytes if body_bytes or method in _WITH_BODY else b""
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (method, target, host, lines_of(headers), length)
