@@ -77,7 +77,6 @@ class Cortex:
         self.access = AccessLog(config.log.style)
         self.dispatcher.hands = Loader(self.dispatcher, self._clients, self.crew, self._poll_soon)
         self.journal = Journal(self._clock)
-        self.dispatcher.at_once = self.journal.at_once
         self.dispatcher.watchers += [self.journal.watch, self._count, self._publish]
         self.server = self._make_server()
         self.metrics_server = Server(self._serve_metrics)
@@ -185,6 +184,7 @@ class Cortex:
             max_wait_s=lambda: self._config.gateway.max_wait_s,
             log=self.access.add,
             look_again=self._poll_soon,
+            note=self.journal.note,
         )
         return Server(Door(flow, asgi_handler(admin.build(self)), self), limits=limits, refuse=refuse_framing)
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable
 
 from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, Refused, Unavailable
 from helexa.base.ids import fresh
 from helexa.gateway.act.dispatcher import Dispatcher, RefusedSeat, Seat
-from helexa.gateway.act.proxy import SSE, Call, Headers, Proxy, TryAnother
+from helexa.gateway.act.proxy import SSE, Call, Headers, Proxy, Trip, TryAnother, shown, traced, unanswered
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.catalogue import Names
 from helexa.gateway.fleet.model import Fleet, Status
 from helexa.gateway.meter import Journey, Usage, settle
 from helexa.gateway.metrics import Metrics
 from helexa.gateway.plan.instructions import Why
-from helexa.http1.server import Reply, Request
+from helexa.http1.client import UpstreamBroken, Whole
+from helexa.http1.server import Reply, Request, Work
+
+log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 0.9
 """A waiting client hears from us at least each second."""
 ATTEMPTS = 3
 FORWARDED = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"x-include-thinking"))
 """Request headers that reach a neuron; no other does, least of all Authorization, cookies or x-helexa-*."""
-JSON: Headers = [(b"content-type", b"application/json")]
+CLIENT_GONE = "client_gone"
 
 
 class QueueFull(HelexaError):
@@ -53,6 +57,7 @@ class Flow:
         max_wait_s: Callable[[], float],
         log: Callable[[Journey, int, str | None, Usage | None, float], None],
         look_again: Callable[[str], None],
+        note: Callable[[Journey], None],
     ) -> None:
         self._dispatcher = dispatcher
         self._proxy = proxy
@@ -62,14 +67,37 @@ class Flow:
         self._max_wait_s = max_wait_s
         self._log = log
         self._look_again = look_again
+        self._note = note
         self._run = fresh()[:12]
         self._numbers = itertools.count(1)
 
-    async def serve(self, call: Call, request: Request, reply: Reply) -> None:
-        """Answer one request, whatever happens: an answer, an error in the client's dialect, or a freed seat."""
+    def start(self, call: Call, request: Request, reply: Reply) -> Work | None:
+        """Answer one request, whatever happens: an answer, an error in the client's dialect, or a freed seat.
+
+        Where the model is warm and the answer wanted whole it is given by callbacks, and None returned: a task would
+        be a third of its cost. Else what is returned has to be run.
+        """
+        journey = self._begun(call, request)
+        trip = Trip(call, reply, journey, _carried(request))
+        try:
+            journey.model = self._names().resolve(self._dispatcher.fleet, call.asked)
+            trip.body = call.body_for(journey.model)
+        except HelexaError as error:
+            self._tell(trip, error)
+            self._settle(trip, None, error.code)
+            return None
+        self._note(journey)
+        seat = None
+        if not call.stream:
+            seat = self._dispatcher.seat_at_once(journey.model, call.affinity)
+            if seat is not None and self._ask(trip, seat):
+                return None
+        return self._serve(trip, seat)
+
+    def _begun(self, call: Call, request: Request) -> Journey:
         given = request.header(b"x-request-id")
         decision = f"{self._run}-{next(self._numbers):x}"
-        journey = Journey(
+        return Journey(
             began=self._clock.now(),
             request_id=given.decode("latin-1") if given else "req_" + decision,
             decision=decision,
@@ -77,65 +105,114 @@ class Flow:
             asked=call.asked,
             stream=call.stream,
         )
-        usage, failed = None, "client_gone"
+
+    # -- by callbacks
+
+    def _ask(self, trip: Trip, seat: Seat) -> bool:
+        """Send the request for a whole answer, if a connection is at hand."""
+        trip.attempts = 1
+        trip.journey.node, trip.journey.seated = seat.node, trip.journey.began
+        whole = self._proxy.ask(trip, lambda whole: self._answered(trip, seat, whole))
+        if whole is None:
+            return False
+        trip.reply.on_gone = lambda: self._abandoned(trip, seat, whole)
+        return True
+
+    def _answered(self, trip: Trip, seat: Seat, whole: Whole) -> None:
+        """The neuron's answer is here, or none will be. Trouble is left to a task, which may wait and try again."""
+        trouble = failed = usage = None
         try:
-            usage = await self._answer(call, request, reply, journey)
-            failed = None if reply.status < 400 else f"http_{reply.status}"
+            if whole.error is not None:
+                raise unanswered(trip.journey, whole.error)
+            usage = self._proxy.give(trip, whole, whole.body)
+        except TryAnother as found:
+            trouble = found
         except HelexaError as error:
             failed = error.code
-            self._tell(call, reply, journey, error)
-        finally:
-            now = self._clock.now()
-            settle(self._metrics, journey, usage, now, failed)
-            self._log(journey, reply.status, failed, usage, now)
+            self._tell(trip, error)
+        except Exception:
+            log.exception("an answer of %s could not be given", trip.journey.node)
+            failed = HelexaError.code
+            self._tell(trip, HelexaError("the gateway failed on this answer"))
+        if trouble is None:
+            seat.leave()
+            self._settle(trip, usage, failed)
+        elif isinstance(whole.error, UpstreamBroken) and whole.error.stale:
+            trip.attempts = 0  # the connection had been closed already: no fault of the node's
+            trip.reply.go_on(self._serve(trip, seat))
+        else:
+            seat.leave(transport_error=trouble.transport)
+            self._learn(trip, trouble)
+            trip.reply.go_on(self._serve(trip, None))
 
-    async def _answer(self, call: Call, request: Request, reply: Reply, journey: Journey) -> Usage | None:
-        journey.model = self._names().resolve(self._dispatcher.fleet, call.asked)
-        body = call.body_for(journey.model)
-        carried = JSON
-        if known := request.among(FORWARDED):
-            carried = [*JSON, *((name, request.header(name) or b"") for name in known)]
-        avoid: frozenset[str] = frozenset()
-        for attempt in range(1, ATTEMPTS + 1):
-            seat = self._dispatcher.seat(journey.model, affinity=call.affinity, avoid=avoid, decision=journey.decision)
+    def _abandoned(self, trip: Trip, seat: Seat, whole: Whole) -> None:
+        """The client has left: so does the neuron, when its connection ends."""
+        whole.close()
+        seat.leave()
+        self._settle(trip, None, CLIENT_GONE)
+
+    # -- by a task
+
+    async def _serve(self, trip: Trip, seat: Seat | None) -> None:
+        """`seat`: one that is held already."""
+        usage, failed = None, CLIENT_GONE
+        try:
+            usage = await self._answer(trip, seat)
+            failed = None
+        except HelexaError as error:
+            failed = error.code
+            self._tell(trip, error)
+        finally:
+            self._settle(trip, usage, failed)
+
+    async def _answer(self, trip: Trip, seat: Seat | None) -> Usage | None:
+        journey, call = trip.journey, trip.call
+        while True:
+            trip.attempts += 1
+            seat = seat or self._dispatcher.seat(
+                journey.model, affinity=call.affinity, avoid=trip.avoid, decision=journey.decision
+            )
             transport = False
             try:
                 if not seat.ask():
-                    await self._wait(seat, call, reply, journey)
+                    await self._wait(seat, trip)
                 journey.node = seat.node
                 journey.seated = self._clock.now()
-                return await self._proxy.pass_on(call, body, reply, journey, carried, _shown(journey))
+                return await self._proxy.pass_on(trip)
             except RefusedSeat as refused:
                 raise refusal_of(refused) from refused
             except TryAnother as trouble:
                 transport = trouble.transport
-                self._learn(seat.node, journey.model, trouble)
-                if attempt == ATTEMPTS:
-                    raise trouble.error from trouble
-                avoid |= {seat.node}
+                self._learn(trip, trouble)
             finally:
                 seat.leave(transport_error=transport)
-        return None
+            seat = None
 
-    def _learn(self, node: str, model: str, trouble: TryAnother) -> None:
+    def _learn(self, trip: Trip, trouble: TryAnother) -> None:
+        """What the trouble says of its node. Raises it as the client's error when enough was tried."""
+        node = trip.journey.node
         if trouble.gone:
-            self._dispatcher.tell(ev.ModelGone(node=node, model=model))
+            self._dispatcher.tell(ev.ModelGone(node=node, model=trip.journey.model))
         if trouble.unreachable:
             self._dispatcher.tell(ev.Missed(node=node, reason=trouble.error.message, limit=1))
             self._look_again(node)
+        if trip.attempts == ATTEMPTS:
+            raise trouble.error from trouble
+        trip.avoid |= {node}
 
-    async def _wait(self, seat: Seat, call: Call, reply: Reply, journey: Journey) -> None:
+    async def _wait(self, seat: Seat, trip: Trip) -> None:
         """Wait for the seat, keeping a streaming client company. Raises what the planner refuses with."""
-        journey.waited = True
-        if call.stream:
-            await self._keep_company(seat, call, reply, journey)
+        trip.journey.waited = True
+        if trip.call.stream:
+            await self._keep_company(seat, trip)
         elif not await seat.wait(self._max_wait_s()):
-            raise self._still_loading(journey)
+            raise self._still_loading(trip.journey)
 
-    async def _keep_company(self, seat: Seat, call: Call, reply: Reply, journey: Journey) -> None:
+    async def _keep_company(self, seat: Seat, trip: Trip) -> None:
+        call, reply = trip.call, trip.reply
         while not await seat.wait(KEEPALIVE_S):
             if not reply.started:
-                reply.start(200, [*SSE, *_shown(journey)])
+                reply.start(200, [*SSE, *shown(trip.journey)])
                 reply.write(call.opening())
             else:
                 reply.write(call.keepalive())
@@ -146,32 +223,29 @@ class Flow:
         retry = min(60.0, max(1.0, eta)) if isinstance(eta, (int, float)) else 5.0
         return StillLoading(model=journey.model, retry_after=retry, loading=loading)
 
-    def _tell(self, call: Call, reply: Reply, journey: Journey, error: HelexaError) -> None:
+    def _tell(self, trip: Trip, error: HelexaError) -> None:
         """An error in the client's own grammar: a status while that is possible, an event once a stream has begun."""
+        call, reply = trip.call, trip.reply
         if not reply.started:
-            status, headers, body = call.refuse(error, journey.request_id)
-            reply.send(status, [*headers, *_traced(journey)], body)
+            status, headers, body = call.refuse(error, trip.journey.request_id)
+            reply.send(status, [*headers, *traced(trip.journey)], body)
         elif call.stream:
             reply.write(call.fail(error))
             reply.finish()
         else:
             reply.abort()
 
-
-def _shown(journey: Journey) -> Headers:
-    request_id = journey.request_id.encode("latin-1", "replace")
-    return [
-        (b"x-request-id", request_id),
-        (b"request-id", request_id),
-        *_traced(journey),
-    ]
+    def _settle(self, trip: Trip, usage: Usage | None, failed: str | None) -> None:
+        now, status = self._clock.now(), trip.reply.status
+        if failed is None and status >= 400:
+            failed = f"http_{status}"
+        settle(self._metrics, trip.journey, usage, now, failed)
+        self._log(trip.journey, status, failed, usage, now)
 
 
-def _traced(journey: Journey) -> Headers:
-    return [
-        (b"x-cortex-node", journey.node.encode("latin-1", "replace")),
-        (b"x-cortex-decision", journey.decision.encode()),
-    ]
+def _carried(request: Request) -> Headers:
+    """The client's headers that go along."""
+    return [(name, request.header(name) or b"") for name in request.among(FORWARDED)]
 
 
 def refusal_of(refused: RefusedSeat) -> HelexaError:

@@ -68,16 +68,13 @@ def usage_in(document: bytes) -> Usage | None:
 class Tail:
     """The last pieces of a stream: enough to see how it ended and what it cost."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ("pieces",)
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque(maxlen=TAIL_PIECES)
-
-    def add(self, piece: bytes) -> None:
-        self._pieces.append(piece)
+        self.pieces: deque[bytes] = deque(maxlen=TAIL_PIECES)
 
     def text(self) -> bytes:
-        return b"".join(self._pieces)
+        return b"".join(self.pieces)
 
     def usage(self) -> Usage | None:
         """The newest usage among the last events."""

@@ -101,7 +101,7 @@ class Reply:
         head = self._begin(status, headers, framing)
         self.finished = True
         self._conn.write(head if self._bare else head + body)
-        self._conn.finished()
+        self._conn.finished(self)
 
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
         """Begin a streamed answer: of `length` bytes, or chunked (to HTTP/1.0: ended by the connection's end)."""
@@ -159,7 +159,7 @@ class Reply:
         self._held = b""
         if last:
             self._conn.write(last)
-        self._conn.finished()
+        self._conn.finished(self)
 
     def go_on(self, work: Work) -> None:
         """Callbacks leave the rest of this answer to a task."""
@@ -270,11 +270,12 @@ class Connection(asyncio.Protocol):
             if self._begun and not reply.finished:
                 self._task.cancel()
             return
-        self._done_with()
+        on_gone = reply.on_gone
+        self._done_with(reply)
         if not reply.finished:
             reply.finished = True
-            if reply.on_gone is not None:
-                reply.on_gone()
+            if on_gone is not None:
+                on_gone()
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -402,7 +403,7 @@ class Connection(asyncio.Protocol):
         if work is not None:
             self.start(work)
         elif reply.finished:
-            self._served()
+            self._served(reply)
 
     # -- from requests to answers
 
@@ -426,7 +427,7 @@ class Connection(asyncio.Protocol):
             self._task = None
             if self.phase != "lost" and not reply.finished:
                 self._fail(reply)
-            self._served()
+            self._served(reply)
             if self._input:
                 self._advance()
 
@@ -438,16 +439,16 @@ class Connection(asyncio.Protocol):
             headers, body = self._server.refuse(500, "internal_error", "The server failed.", reply.request.target)
             reply.send(500, headers, body)
 
-    def finished(self) -> None:
+    def finished(self, reply: Reply) -> None:
         """The answer is complete. If callbacks gave it nobody else will say so."""
         if self._task is None and not self._handling and self.phase == "busy":
-            self._served()
+            self._served(reply)
             if self._input:
                 self._advance()
 
-    def _served(self) -> None:
+    def _served(self, reply: Reply) -> None:
         """The request in work is done with: on to the next one."""
-        self._done_with()
+        self._done_with(reply)
         if self.phase == "lost":
             return
         if self.is_last():
@@ -458,9 +459,10 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
-    def _done_with(self) -> None:
+    def _done_with(self, reply: Reply) -> None:
         self._reply = None
         self._server.in_flight -= 1
+        reply.on_gone = reply.on_pressure = None  # else the reply and whoever gave it would hold each other
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer a request that will not be served, and end the connection once the client had a chance to read it."""

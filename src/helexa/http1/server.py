@@ -10,11 +10,11 @@ from contextlib import suppress
 from ssl import SSLContext
 
 from helexa.http1.alarm import NEVER, Alarm
-from helexa.http1.connection import Address, Connection, Handler, Owner, Refuser, Reply
+from helexa.http1.connection import Address, Connection, Handler, Owner, Refuser, Reply, Work
 from helexa.http1.limits import Limits
 from helexa.http1.message import Header, Request
 
-__all__ = ["Address", "Handler", "Refuser", "Reply", "Request", "Server", "plain_refusal"]
+__all__ = ["Address", "Handler", "Refuser", "Reply", "Request", "Server", "Work", "plain_refusal"]
 
 log = logging.getLogger(__name__)
 

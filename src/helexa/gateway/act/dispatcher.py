@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 Hands = Callable[[Load | Unload], None]
 Watcher = Callable[[ev.Event, list[Instruction]], None]
-AtOnce = Callable[[str, str, str], None]
 
 
 class RefusedSeat(Exception):
@@ -40,8 +39,7 @@ class RefusedSeat(Exception):
 class Dispatcher:
     """Owns the fleet. `hands` carries out loads and unloads; `watchers` see every event with what came of it.
 
-    A request on a warm model takes its seat and leaves it without an event (`plan.hot`); `at_once` hears of it, with
-    its decision, model and node.
+    A request on a warm model takes its seat and leaves it without an event (`plan.hot`).
     """
 
     def __init__(self, clock: Clock, *, fleet: Fleet | None = None) -> None:
@@ -49,7 +47,6 @@ class Dispatcher:
         self.fleet = fleet or Fleet()
         self.hands: Hands = _no_hands
         self.watchers: list[Watcher] = []
-        self.at_once: AtOnce = _nobody
         self._seats: dict[int, Seat] = {}
         self._numbers = itertools.count(1)
         self._queue: deque[ev.Event] = deque()
@@ -84,34 +81,40 @@ class Dispatcher:
             log.info("%s", _line(instruction))
             self.hands(instruction)
 
-    def take(self, seat: Seat, affinity: str | None, decision: str) -> str | None:
-        """A seat on the spot, for a model that is ready and that nobody waits for; the node's name, or None."""
+    def take(self, model: str, affinity: str | None) -> str | None:
+        """A seat on the spot, at a model that is ready and that nobody waits for: its node, or None."""
         if self._telling:
             return None
-        taken = hot.take(self.fleet, seat.model, affinity, self.clock.now())
+        taken = hot.take(self.fleet, model, affinity, self.clock.now())
         if taken is None:
             return None
         self.fleet, node = taken
-        self.at_once(decision, seat.model, node)
         return node
 
-    def give_back(self, seat: Seat, *, transport_error: bool) -> None:
+    def give_back(self, model: str, node: str, *, transport_error: bool) -> None:
         """A seat was left."""
         if not transport_error and not self._telling:
-            fleet = hot.give_back(self.fleet, seat.model, seat.node, self.clock.now())
+            fleet = hot.give_back(self.fleet, model, node, self.clock.now())
             if fleet is not None:
                 self.fleet = fleet
                 return
-        self.tell(ev.Finished(model=seat.model, node=seat.node, transport_error=transport_error))
+        self.tell(ev.Finished(model=model, node=node, transport_error=transport_error))
+
+    def seat_at_once(self, model: str, affinity: str | None) -> Seat | None:
+        """A seat that is held already; None where one would have to be asked for."""
+        node = self.take(model, affinity)
+        return None if node is None else Seat(self, model, affinity, node=node)
 
     def seat(
         self, model: str, *, affinity: str | None = None, avoid: frozenset[str] = frozenset(), decision: str = ""
     ) -> Seat:
         """A seat at `model`; use it as `async with`, or `ask()`, `wait()` and `leave()` by hand."""
-        return Seat(self, next(self._numbers), model, affinity, avoid, decision)
+        return Seat(self, model, affinity, avoid, decision)
 
-    def enrol(self, seat: Seat) -> None:
-        self._seats[seat.number] = seat
+    def enrol(self, seat: Seat) -> int:
+        number = next(self._numbers)
+        self._seats[number] = seat
+        return number
 
     def withdraw(self, seat: Seat) -> None:
         self._seats.pop(seat.number, None)
@@ -119,10 +122,6 @@ class Dispatcher:
 
     def tick(self) -> None:
         self.tell(ev.Ticked())
-
-
-def _nobody(decision: str, model: str, node: str) -> None:
-    """Nobody wants to hear of requests that were seated at once."""
 
 
 def _no_hands(instruction: Load | Unload) -> None:
@@ -153,25 +152,33 @@ class Seat:
     )
 
     def __init__(
-        self, house: Dispatcher, number: int, model: str, affinity: str | None, avoid: frozenset[str], decision: str
+        self,
+        house: Dispatcher,
+        model: str,
+        affinity: str | None = None,
+        avoid: frozenset[str] = frozenset(),
+        decision: str = "",
+        node: str = "",
     ) -> None:
         self._house = house
-        self.number = number
+        self.number = 0
         self.model = model
-        self.node = ""
+        self.node = node
         self._affinity = affinity
         self._avoid = avoid
         self._decision = decision
         self._future: asyncio.Future[None] | None = None
         self._refusal: Refuse | None = None
-        self._held = False
+        self._held = node != ""
 
     def ask(self) -> bool:
         """Ask for the seat; True when it was granted on the spot. Raises RefusedSeat."""
-        if not self._avoid and (node := self._house.take(self, self._affinity, self._decision)) is not None:
+        if self._held:
+            return True
+        if not self._avoid and (node := self._house.take(self.model, self._affinity)) is not None:
             self.node, self._held = node, True
             return True
-        self._house.enrol(self)
+        self.number = self._house.enrol(self)
         self._house.tell(
             ev.Arrived(
                 ask=self.number,
@@ -210,7 +217,7 @@ class Seat:
         """Give the seat back, or stop waiting for it. Safe to call again."""
         if self._held:
             self._held = False
-            self._house.give_back(self, transport_error=transport_error)
+            self._house.give_back(self.model, self.node, transport_error=transport_error)
         elif self._refusal is None and not self.node:
             self._house.withdraw(self)
 

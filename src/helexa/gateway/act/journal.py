@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Any
 
 from helexa.base.clock import Clock
 from helexa.gateway.fleet import events as ev
+from helexa.gateway.meter import Journey
 from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload
 
 KEPT = 4096
-Quick = tuple[str, str, float]
-"""Model, node and time of a request that was seated at once: most are, and no more is to be said of them."""
 
 
 class Entry:
@@ -37,8 +36,11 @@ class Journal:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._entries: OrderedDict[str, Entry | Quick] = OrderedDict()
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._open: dict[int, Entry] = {}
+        self._recent: deque[Journey] = deque(maxlen=KEPT)
+        self.note = self._recent.append
+        """To be told of each request as it begins: most are seated at once, and no more is to be said of them."""
 
     def watch(self, event: ev.Event, out: list[Instruction]) -> None:
         now = self._clock.now()
@@ -49,27 +51,29 @@ class Journal:
         for one in out:
             self._note(one, now)
 
-    def at_once(self, decision: str, model: str, node: str) -> None:
-        """A request that was seated without waiting."""
-        self._keep(decision, (model, node, self._clock.now()))
-
     def find(self, decision: str) -> dict[str, Any] | None:
         """What is known of a decision, as the operator API shows it."""
-        found = self._entries.get(decision)
-        if isinstance(found, tuple):
-            model, node, at = found
-            found = Entry(decision, model, at, self._clock.wall() - (self._clock.now() - at))
-            found.outcome, found.node, found.waited_s = "seated", node, 0.0
+        found = self._entries.get(decision) or self._quick(decision)
         return None if found is None else told(found)
 
-    def _keep(self, decision: str, entry: Entry | Quick) -> None:
+    def _quick(self, decision: str) -> Entry | None:
+        """A request that the planner was not asked about."""
+        journey = next((journey for journey in self._recent if journey.decision == decision), None)
+        if journey is None:
+            return None
+        entry = Entry(decision, journey.model, journey.began, self._clock.wall() - (self._clock.now() - journey.began))
+        if journey.seated is not None:
+            entry.outcome, entry.node, entry.waited_s = "seated", journey.node, journey.seated - journey.began
+        return entry
+
+    def _keep(self, decision: str, entry: Entry) -> None:
         self._entries[decision] = entry
         if len(self._entries) > KEPT:
             self._entries.popitem(last=False)
 
     def _begin(self, event: ev.Arrived, now: float) -> None:
         entry = self._entries.get(event.decision)  # a retry goes on with its first entry
-        if not isinstance(entry, Entry):
+        if entry is None:
             entry = Entry(event.decision, event.model, now, self._clock.wall())
             self._keep(event.decision, entry)
         if event.avoid:

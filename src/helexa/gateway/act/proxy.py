@@ -1,18 +1,19 @@
 """One request to one neuron and its answer back: bytes, as they come.
 
-A streamed answer goes from the neuron's socket to the client's in the data callback itself: no queue, no task switch a
-token. What the client gets is decided by its `Call`: the neuron's bytes as they are, or another dialect's.
+An answer goes from the neuron's socket to the client's in the data callback itself: no queue, no task switch a token.
+What the client gets is decided by its `Call`: the neuron's bytes as they are, or another dialect's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, UpstreamFailed
 from helexa.gateway.meter import Journey, Tail, Usage, usage_in
-from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError
+from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError, Whole
+from helexa.http1.message import LineForm, Lines, lines_of
 from helexa.http1.server import Reply
 
 Headers = list[tuple[bytes, bytes]]
@@ -33,6 +34,8 @@ class Call(Protocol):
     def affinity(self) -> str | None: ...
     @property
     def endpoint(self) -> str: ...
+    @property
+    def verbatim(self) -> bool: ...
     def body_for(self, model: str) -> bytes: ...
     def opening(self) -> bytes: ...
     def keepalive(self) -> bytes: ...
@@ -57,93 +60,122 @@ class TryAnother(Exception):
         super().__init__(error.message)
 
 
+class Heard(Protocol):
+    """The head of a neuron's answer."""
+
+    @property
+    def status(self) -> int: ...
+    def header(self, name: bytes) -> bytes | None: ...
+
+
+class Trip:
+    """One request under way: what is asked, by whom, the record of it, and where it cannot be served."""
+
+    __slots__ = ("attempts", "avoid", "body", "call", "carried", "journey", "reply")
+
+    def __init__(self, call: Call, reply: Reply, journey: Journey, carried: Headers) -> None:
+        self.call = call
+        self.reply = reply
+        self.journey = journey
+        self.carried = carried  # the client's headers that go along
+        self.body = b""
+        self.attempts = 0
+        self.avoid: frozenset[str] = frozenset()
+
+
 class Proxy:
     """Sends requests to neurons. `origins` maps a node's name to its connections and its standing headers."""
 
     def __init__(self, origins: Mapping[str, tuple[Origin, Headers]], clock: Clock) -> None:
         self._origins = origins
         self._clock = clock
+        self._lines: dict[str, tuple[Headers, Lines]] = {}
 
-    async def pass_on(
-        self, call: Call, body: bytes, reply: Reply, journey: Journey, carried: Headers, shown: Headers
-    ) -> Usage | None:
-        """Answer `call` through `journey.node`. `carried` are the client's headers that go along, `shown` ours that go
-        back. Raises TryAnother while nothing has reached the client, UpstreamFailed once something has."""
-        origin, standing = self._origins[journey.node]
-        path = call.endpoint.encode()
+    def ask(self, trip: Trip, done: Callable[[Whole], None]) -> Whole | None:
+        """Ask `journey.node` for a whole answer, which `done` is told of; None where no connection is idle."""
+        origin, headers = self._headed(trip)
+        return origin.ask(b"POST", trip.call.endpoint.encode(), headers, trip.body, done, MAX_ANSWER_BYTES)
+
+    async def pass_on(self, trip: Trip) -> Usage | None:
+        """Answer through `journey.node`. Raises TryAnother while nothing has reached the client, UpstreamFailed once
+        something has."""
+        journey = trip.journey
+        origin, headers = self._headed(trip)
         try:
-            answer = await origin.request(b"POST", path, [*standing, *carried], body, head_timeout_s=None)
+            answer = await origin.request(b"POST", trip.call.endpoint.encode(), headers, trip.body)
         except UpstreamError as error:
-            unreachable = isinstance(error, ConnectFailed)
-            raise TryAnother(_failed(journey, str(error)), transport=True, unreachable=unreachable) from error
+            raise unanswered(journey, error) from error
         try:
-            if answer.status != 200:
-                return await self._refused(call, answer, reply, journey, shown)
-            if call.stream:
-                return await self._streamed(call, answer, reply, journey, shown)
-            return await self._whole(call, answer, reply, journey, shown)
+            if answer.status == 200 and trip.call.stream:
+                return await self._streamed(trip, answer)
+            try:
+                body = await answer.read(MAX_ANSWER_BYTES)
+            except UpstreamError as error:
+                raise unanswered(journey, error) from error
+            return self.give(trip, answer, body)
         finally:
             answer.close()  # before its end this closes the connection, which is how an engine hears of it
 
-    async def _whole(self, call: Call, answer: Answer, reply: Reply, journey: Journey, shown: Headers) -> Usage | None:
-        try:
-            body = await answer.read(MAX_ANSWER_BYTES)
-        except UpstreamError as error:
-            raise TryAnother(_failed(journey, str(error)), transport=True) from error
+    def give(self, trip: Trip, heard: Heard, body: bytes) -> Usage | None:
+        """A whole answer, to the client. Raises as `pass_on`."""
+        if heard.status != 200:
+            return self._refused(trip, heard, body)
+        journey = trip.journey
         journey.first = self._clock.now()
-        kind = answer.header(b"content-type") or b"application/json"
-        reply.send(200, [(b"content-type", kind), *shown], call.answer(body))
+        trip.reply.send(200, _whole_head(heard, journey), trip.call.answer(body))
         return usage_in(body)
 
-    async def _streamed(
-        self, call: Call, answer: Answer, reply: Reply, journey: Journey, shown: Headers
-    ) -> Usage | None:
-        tail, clock = Tail(), self._clock
-        add, feed, write = tail.add, call.feed, reply.write
+    def _headed(self, trip: Trip) -> tuple[Origin, Headers | Lines]:
+        """Where the request goes and its header lines, which are worded anew only where the client's go along."""
+        node = trip.journey.node
+        origin, standing = self._origins[node]
+        if trip.carried:
+            return origin, [*standing, JSON, *trip.carried]
+        known = self._lines.get(node)
+        if known is None or known[0] is not standing:
+            known = self._lines[node] = (standing, lines_of([*standing, JSON]))
+        return origin, known[1]
+
+    async def _streamed(self, trip: Trip, answer: Answer) -> Usage | None:
+        call, reply, journey = trip.call, trip.reply, trip.journey
+        tail = Tail()
+        now, add, feed, write, verbatim = self._clock.now, tail.pieces.append, call.feed, reply.write, call.verbatim
         if not reply.started:
-            reply.start(200, [*SSE, *shown])
+            reply.start(200, [*SSE, *shown(journey)])
 
         def sink(piece: bytes) -> None:
             if journey.first is None and not _only_comments(piece):
-                journey.first = clock.now()
+                journey.first = now()
             add(piece)
-            out = feed(piece)
-            if out:
-                write(out)
+            write(piece if verbatim else feed(piece))
 
         reply.on_pressure = answer.pause
         try:
             await answer.relay(sink, idle_timeout_s=STALL_S)
         except UpstreamError as error:
             if journey.first is None:
-                raise TryAnother(_failed(journey, str(error)), transport=True) from error
+                raise unanswered(journey, error) from error
             raise _failed(journey, str(error)) from error
         finally:
             reply.on_pressure = None
-        last = call.end(tail.text())
-        if last:
-            write(last)
+        reply.write(call.end(tail.text()))
         reply.finish()
         return tail.usage()
 
-    async def _refused(self, call: Call, answer: Answer, reply: Reply, journey: Journey, shown: Headers) -> None:
+    def _refused(self, trip: Trip, heard: Heard, body: bytes) -> None:
         """Not 200: a node that cannot serve now is left for another; any other answer is the client's."""
-        try:
-            body = await answer.read(MAX_ANSWER_BYTES)
-        except UpstreamError as error:
-            raise TryAnother(_failed(journey, str(error)), transport=True) from error
-        status = answer.status
+        journey, reply, status = trip.journey, trip.reply, heard.status
         if status == 404 and b"model_not_found" in body:
             raise TryAnother(_failed(journey, "it no longer has the model"), gone=True)
         if status in (502, 503):
-            raise TryAnother(_failed(journey, _text(body), retry_after=_retry_after(answer)))
-        headers = [(b"content-type", answer.header(b"content-type") or b"application/json")]
-        if (retry := answer.header(b"retry-after")) is not None:
+            raise TryAnother(_failed(journey, _text(body), retry_after=_retry_after(heard)))
+        headers = [(b"content-type", heard.header(b"content-type") or b"application/json")]
+        if (retry := heard.header(b"retry-after")) is not None:
             headers.append((b"retry-after", retry))
         if reply.started:
             raise UpstreamFailed(_text(body), node=journey.node, reason=f"HTTP {status}", answer_status=status)
-        status, headers, body = call.passed_error(status, headers, body)
-        reply.send(status, [*headers, *shown], body)
+        status, headers, body = trip.call.passed_error(status, headers, body)
+        reply.send(status, [*headers, *shown(journey)], body)
 
 
 def _only_comments(piece: bytes) -> bool:
@@ -151,11 +183,41 @@ def _only_comments(piece: bytes) -> bool:
     return piece.startswith(b":") and all(line[:1] in (b"", b":") for line in piece.split(b"\n"))
 
 
+JSON = (b"content-type", b"application/json")
 SSE: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+_WHOLE = LineForm(b"content-type", b"x-request-id", b"request-id", b"x-cortex-node", b"x-cortex-decision")
+
+
+def _whole_head(heard: Heard, journey: Journey) -> Lines:
+    kind = heard.header(b"content-type") or b"application/json"
+    request_id = journey.request_id.encode("latin-1", "replace")
+    node = journey.node.encode("latin-1", "replace")
+    return _WHOLE(kind, request_id, request_id, node, journey.decision.encode())
+
+
+def shown(journey: Journey) -> Headers:
+    """What every answer tells of its way."""
+    request_id = journey.request_id.encode("latin-1", "replace")
+    return [(b"x-request-id", request_id), (b"request-id", request_id), *traced(journey)]
+
+
+def traced(journey: Journey) -> Headers:
+    """The node and the decision, for `cortex explain`."""
+    return [
+        (b"x-cortex-node", journey.node.encode("latin-1", "replace")),
+        (b"x-cortex-decision", journey.decision.encode()),
+    ]
+
+
+def unanswered(journey: Journey, error: Exception) -> TryAnother:
+    """What it means that the connection to `journey.node` failed before anything reached the client."""
+    return TryAnother(_failed(journey, str(error)), transport=True, unreachable=isinstance(error, ConnectFailed))
 
 
 def _failed(journey: Journey, reason: str, retry_after: float | None = None) -> UpstreamFailed:
@@ -166,6 +228,6 @@ def _text(body: bytes) -> str:
     return body[:600].decode(errors="replace") or "no reason given"
 
 
-def _retry_after(answer: Answer) -> float | None:
-    value = answer.header(b"retry-after") or b""
+def _retry_after(heard: Heard) -> float | None:
+    value = heard.header(b"retry-after") or b""
     return float(value) if value.isdigit() else None

@@ -15,7 +15,7 @@ from helexa.gateway.edge.passing import Passing, session_of
 from helexa.gateway.edge.shelf import Shelf
 from helexa.gateway.edge.translated import Translated, as_answer, dialect_of, refusal
 from helexa.gateway.flow import Flow
-from helexa.http1.server import Handler, Reply, Request
+from helexa.http1.server import Handler, Reply, Request, Work
 from helexa.wire import envelopes
 from helexa.wire.canon import Capabilities, Fault
 from helexa.wire.peek import peek
@@ -54,28 +54,25 @@ class Door:
         self._house = house
         self._shelf = Shelf()
 
-    async def __call__(self, request: Request, reply: Reply) -> None:
+    def __call__(self, request: Request, reply: Reply) -> Work | None:
         path = request.path
         try:
             if path in PASSING:
                 _only(request, "POST")
-                call: Call | None = Passing(request, path)
-            elif path == "/v1/messages":
-                call = self._messages(request)
-            elif path == "/v1/responses":
-                call = self._responses(request)
-            else:
-                call = None
-            if call is not None:
-                await self._flow.serve(call, request, reply)
-            elif path in COUNTING:
-                self._send(request, reply, await self._counted(request))
-            elif path.startswith("/v1/"):
-                self._send(request, reply, self._read(request, path))
-            else:
-                await self._admin(request, reply)
+                return self._flow.start(Passing(request, path), request, reply)
+            if path == "/v1/messages":
+                return self._flow.start(self._messages(request), request, reply)
+            if path == "/v1/responses":
+                return self._flow.start(self._responses(request), request, reply)
+            if path in COUNTING:
+                _only(request, "POST")
+                return self._count(request, reply)
+            if not path.startswith("/v1/"):
+                return self._admin(request, reply)
+            self._send(request, reply, self._read(request, path))
         except HelexaError as error:
-            reply.send(*refusal(dialect_of(request), error, _request_id(request)))
+            _refuse(request, reply, error)
+        return None
 
     def _messages(self, request: Request) -> Call:
         _only(request, "POST")
@@ -111,8 +108,13 @@ class Door:
 
         return Translated(exchange, asked, envelopes.openai, session_of(request), keep)
 
+    async def _count(self, request: Request, reply: Reply) -> None:
+        try:
+            self._send(request, reply, await self._counted(request))
+        except HelexaError as error:
+            _refuse(request, reply, error)
+
     async def _counted(self, request: Request) -> object:
-        _only(request, "POST")
         model = self._house.resolve(peek(request.body).model)
         can = self._house.capabilities(model)
         if request.path == "/v1/messages/count_tokens":
@@ -155,6 +157,10 @@ class Door:
         request_id = _request_id(request).encode("latin-1", "replace")
         headers: Headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id)]
         reply.send(200, [*headers, (b"request-id", request_id)], msgspec.json.encode(answer))
+
+
+def _refuse(request: Request, reply: Reply, error: HelexaError) -> None:
+    reply.send(*refusal(dialect_of(request), error, _request_id(request)))
 
 
 def _only(request: Request, *methods: str) -> None:

@@ -44,6 +44,11 @@ class Passing:
         self.stream = bool(found.stream)
         self.affinity = session_of(request) or found.affinity
 
+    @property
+    def verbatim(self) -> bool:
+        """Whether the neuron's stream is the client's, byte for byte."""
+        return True
+
     def body_for(self, model: str) -> bytes:
         return self._body if model == self.asked else rewrite_model(self._body, model)
 

@@ -36,6 +36,11 @@ class Translated:
         self.affinity = session or exchange.affinity
         note(exchange.notices)
 
+    @property
+    def verbatim(self) -> bool:
+        """Whether the neuron's stream is the client's, byte for byte."""
+        return False
+
     def body_for(self, model: str) -> bytes:
         return self._exchange.request  # it names the model already: the edge resolved it to know what it can do
 
