@@ -27,7 +27,7 @@ from helexa.gateway.act.journal import Journal
 from helexa.gateway.act.loader import Loader
 from helexa.gateway.act.neuron_client import NeuronClient
 from helexa.gateway.act.poller import NodeWatch
-from helexa.gateway.act.proxy import Headers, Proxy
+from helexa.gateway.act.proxy import Proxy
 from helexa.gateway.edge import admin, render
 from helexa.gateway.edge.access import AccessLog
 from helexa.gateway.edge.door import Door, refuse_framing
@@ -40,6 +40,7 @@ from helexa.gateway.plan.instructions import Instruction, Unload
 from helexa.http1.bridge import asgi_handler
 from helexa.http1.client import Origin
 from helexa.http1.limits import Limits
+from helexa.http1.message import Lines, lines_of
 from helexa.http1.server import Reply, Request, Server
 from helexa.wire.canon import Capabilities
 
@@ -69,7 +70,7 @@ class Cortex:
         self.dispatcher = Dispatcher(self._clock)
         self.metrics = Metrics(lambda: self.dispatcher.fleet)
         self.crew = Crew()
-        self._origins: dict[str, tuple[Origin, Headers]] = {}
+        self._origins: dict[str, tuple[Origin, Lines]] = {}
         self._clients: dict[str, NeuronClient] = {}
         self._watches: dict[str, NodeWatch] = {}
         self._loops: dict[str, list[asyncio.Task[None]]] = {}
@@ -211,8 +212,10 @@ class Cortex:
 
     def _add_node(self, neuron: cfg.Neuron) -> None:
         origin = Origin.from_url(neuron.endpoint)
-        headers = [(b"authorization", b"Bearer " + neuron.token.encode())] if neuron.token else []
-        self._origins[neuron.name] = (origin, headers)
+        headers = [(b"content-type", b"application/json")]
+        if neuron.token:
+            headers.append((b"authorization", b"Bearer " + neuron.token.encode()))
+        self._origins[neuron.name] = (origin, lines_of(headers))
         polling = self._config.polling
         client = NeuronClient(neuron.name, origin, token=neuron.token, timeout_s=polling.timeout_s)
         self._clients[neuron.name] = client

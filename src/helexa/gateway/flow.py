@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, Refused, Unavailable
 from helexa.base.ids import fresh
-from helexa.gateway.act.dispatcher import Dispatcher, RefusedSeat, Seat
+from helexa.gateway.act.dispatcher import Claim, Dispatcher, RefusedSeat, Seat
 from helexa.gateway.act.proxy import SSE, Call, Headers, Proxy, Trip, TryAnother, shown, traced, unanswered
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.catalogue import Names
@@ -28,6 +29,7 @@ ATTEMPTS = 3
 FORWARDED = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"x-include-thinking"))
 """Request headers that reach a neuron; no other does, least of all Authorization, cookies or x-helexa-*."""
 CLIENT_GONE = "client_gone"
+_NONE: Headers = []
 
 
 class QueueFull(HelexaError):
@@ -80,42 +82,37 @@ class Flow:
         journey = self._begun(call, request)
         trip = Trip(call, reply, journey, _carried(request))
         try:
-            journey.model = self._names().resolve(self._dispatcher.fleet, call.asked)
+            journey.model = self._names().resolve(self._dispatcher.charted, call.asked)
             trip.body = call.body_for(journey.model)
         except HelexaError as error:
             self._tell(trip, error)
             self._settle(trip, None, error.code)
             return None
         self._note(journey)
-        seat = None
-        if not call.stream:
-            seat = self._dispatcher.seat_at_once(journey.model, call.affinity)
-            if seat is not None and self._ask(trip, seat):
-                return None
+        if call.stream:
+            return self._serve(trip, None)
+        seat = self._dispatcher.seat_at_once(journey.model, call.affinity)
+        if seat is not None and self._ask(trip, seat):
+            return None
         return self._serve(trip, seat)
 
     def _begun(self, call: Call, request: Request) -> Journey:
         given = request.header(b"x-request-id")
         decision = f"{self._run}-{next(self._numbers):x}"
-        return Journey(
-            began=self._clock.now(),
-            request_id=given.decode("latin-1") if given else "req_" + decision,
-            decision=decision,
-            endpoint=call.endpoint,
-            asked=call.asked,
-            stream=call.stream,
-        )
+        request_id = given.decode("latin-1") if given else "req_" + decision
+        return Journey(self._clock.now(), request_id, decision, call.endpoint, call.asked, call.stream)
 
     # -- by callbacks
 
     def _ask(self, trip: Trip, seat: Seat) -> bool:
         """Send the request for a whole answer, if a connection is at hand."""
         trip.attempts = 1
-        trip.journey.node, trip.journey.seated = seat.node, trip.journey.began
-        whole = self._proxy.ask(trip, lambda whole: self._answered(trip, seat, whole))
+        journey = trip.journey
+        journey.node, journey.seated = seat.node, journey.began
+        whole = self._proxy.ask(trip, partial(self._answered, trip, seat))
         if whole is None:
             return False
-        trip.reply.on_gone = lambda: self._abandoned(trip, seat, whole)
+        trip.reply.on_gone = partial(self._abandoned, trip, seat, whole)
         return True
 
     def _answered(self, trip: Trip, seat: Seat, whole: Whole) -> None:
@@ -169,13 +166,15 @@ class Flow:
         journey, call = trip.journey, trip.call
         while True:
             trip.attempts += 1
-            seat = seat or self._dispatcher.seat(
-                journey.model, affinity=call.affinity, avoid=trip.avoid, decision=journey.decision
-            )
+            claim = None
+            if seat is None:
+                seat = claim = self._dispatcher.seat(
+                    journey.model, affinity=call.affinity, avoid=trip.avoid, decision=journey.decision
+                )
             transport = False
             try:
-                if not seat.ask():
-                    await self._wait(seat, trip)
+                if claim is not None and not claim.ask():
+                    await self._wait(claim, trip)
                 journey.node = seat.node
                 journey.seated = self._clock.now()
                 return await self._proxy.pass_on(trip)
@@ -200,7 +199,7 @@ class Flow:
             raise trouble.error from trouble
         trip.avoid |= {node}
 
-    async def _wait(self, seat: Seat, trip: Trip) -> None:
+    async def _wait(self, seat: Claim, trip: Trip) -> None:
         """Wait for the seat, keeping a streaming client company. Raises what the planner refuses with."""
         trip.journey.waited = True
         if trip.call.stream:
@@ -208,7 +207,7 @@ class Flow:
         elif not await seat.wait(self._max_wait_s()):
             raise self._still_loading(trip.journey)
 
-    async def _keep_company(self, seat: Seat, trip: Trip) -> None:
+    async def _keep_company(self, seat: Claim, trip: Trip) -> None:
         call, reply = trip.call, trip.reply
         while not await seat.wait(KEEPALIVE_S):
             if not reply.started:
@@ -245,7 +244,8 @@ class Flow:
 
 def _carried(request: Request) -> Headers:
     """The client's headers that go along."""
-    return [(name, request.header(name) or b"") for name in request.among(FORWARDED)]
+    found = request.among(FORWARDED)
+    return [(name, request.header(name) or b"") for name in found] if found else _NONE
 
 
 def refusal_of(refused: RefusedSeat) -> HelexaError:

@@ -103,9 +103,7 @@ class Journey:
         "waited",
     )
 
-    def __init__(
-        self, *, began: float, request_id: str, decision: str, endpoint: str, asked: str, stream: bool
-    ) -> None:
+    def __init__(self, began: float, request_id: str, decision: str, endpoint: str, asked: str, stream: bool) -> None:
         self.began = began
         self.request_id = request_id
         self.decision = decision
@@ -123,19 +121,20 @@ def settle(metrics: Metrics, journey: Journey, usage: Usage | None, now: float, 
     """Count one finished request."""
     # A name that no model has is no label: whoever makes up names must not make up series.
     cell = metrics.cell(journey.model or "unknown", journey.node)
+    began, first = journey.began, journey.first
     cell.requests += 1
-    cell.duration.add(now - journey.began)
+    cell.duration.add(now - began)
     if error is not None:
         cell.errors[error] = cell.errors.get(error, 0) + 1
     if journey.seated is not None:
-        cell.wait.add(journey.seated - journey.began)
+        cell.wait.add(journey.seated - began)
         cell.cold_starts += journey.waited
-    if journey.first is not None:
-        cell.ttft.add(journey.first - journey.began)
-    if usage is None:
-        return
-    cell.prompt_tokens += usage.prompt_tokens
-    cell.completion_tokens += usage.completion_tokens
-    cell.cached_tokens += usage.cached
-    if journey.stream and journey.first is not None and usage.completion_tokens > 1 and now > journey.first:
-        cell.speed.add((usage.completion_tokens - 1) / (now - journey.first))
+    if first is not None:
+        cell.ttft.add(first - began)
+    if usage is not None:
+        made = usage.completion_tokens
+        cell.prompt_tokens += usage.prompt_tokens
+        cell.completion_tokens += made
+        cell.cached_tokens += usage.cached
+        if journey.stream and first is not None and made > 1 and now > first:
+            cell.speed.add((made - 1) / (now - first))

@@ -9,11 +9,11 @@ import pytest
 
 from helexa.base.clock import SystemClock
 from helexa.base.errors import UpstreamFailed
-from helexa.gateway.act.proxy import Proxy, TryAnother
+from helexa.gateway.act.proxy import Proxy, Trip, TryAnother
 from helexa.gateway.edge.passing import Passing
 from helexa.gateway.meter import Journey
 from helexa.http1.client import Origin
-from helexa.http1.message import Request
+from helexa.http1.message import Request, lines_of
 from helexa.http1.server import Reply
 from tests.http1.wires import Served, Upstream, Wire, within
 
@@ -33,17 +33,19 @@ async def passed_on(piece: bytes) -> tuple[type[Exception], bytes]:
 
     async def handle(request: Request, reply: Reply) -> None:
         call = Passing(request, "/v1/chat/completions")
-        journey = Journey(began=0.0, request_id="r", decision="d", endpoint=call.endpoint, asked="m", stream=True)
+        journey = Journey(0.0, "r", "d", call.endpoint, "m", True)
         journey.node = "n1"
+        trip = Trip(call, reply, journey, [])
+        trip.body = request.body
         try:
-            await proxy.pass_on(call, request.body, reply, journey, [], [])
+            await proxy.pass_on(trip)
         except (TryAnother, UpstreamFailed) as error:
             ended.set_result(type(error))
             reply.finish()
 
     async with Upstream(script) as upstream:
         origin = Origin(host="127.0.0.1", port=upstream.port)
-        proxy = Proxy({"n1": (origin, [])}, SystemClock())
+        proxy = Proxy({"n1": (origin, lines_of([]))}, SystemClock())
         served = await Served.start(handle)
         try:
             async with await served.dial() as client:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
-from helexa.gateway.plan import hot
+from helexa.gateway.plan.hot import Ledger
 from helexa.gateway.plan.instructions import Seat
 from helexa.gateway.plan.step import step
 from helexa.wire import control
@@ -41,38 +41,68 @@ def test_a_seat_is_taken_and_given_back_as_the_planner_would(
 ) -> None:
     world, fleet = fleet_of(loads, waiting=waiting)
     long, out = step(fleet, ev.Arrived(ask=99, model="a", affinity=affinity), world.now)
-    taken = hot.take(fleet, "a", affinity, world.now)
-    assert taken is not None
-    short, node = taken
+    ledger = Ledger()
+    node = ledger.take(fleet, "a", affinity, world.now)
+    assert node is not None
     assert [one.node for one in out if isinstance(one, Seat)] == [node]
-    assert seats_of(short) == seats_of(long)
-    left = hot.give_back(short, "a", node, world.now + 1)
+    seated = ledger.settle(fleet)
+    assert seats_of(seated) == seats_of(long)
+    left = ledger.give_back(seated, "a", node, world.now + 1)
     after, _ = step(long, ev.Finished(model="a", node=node), world.now + 1)
-    assert (left is None) == waiting, "somebody waits, so the planner has to think"
-    if left is not None:
-        assert seats_of(left) == seats_of(after)
+    assert left == (not waiting), "where somebody waits the planner has to think"
+    if left:
+        assert seats_of(ledger.settle(seated)) == seats_of(after)
+
+
+@given(
+    loads=st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    moves=st.lists(st.sampled_from(["take", "leave", "settle"]), max_size=30),
+    affinity=st.sampled_from([None, "s1"]),
+)
+def test_when_the_fleet_is_brought_up_to_date_makes_no_difference(
+    loads: list[int], moves: list[str], affinity: str | None
+) -> None:
+    world, fleet = fleet_of(loads)
+    now_and_then, always, held = Ledger(), Ledger(), list[str]()
+    late = soon = fleet
+    for move in moves:
+        if move == "take":
+            node = now_and_then.take(late, "a", affinity, world.now)
+            assert node == always.take(soon, "a", affinity, world.now)
+            assert node is not None
+            held.append(node)
+        elif move == "leave" and held:
+            node = held.pop(0)
+            assert now_and_then.give_back(late, "a", node, world.now)
+            assert always.give_back(soon, "a", node, world.now)
+        elif move == "settle":
+            late = now_and_then.settle(late)
+        soon = always.settle(soon)
+    assert now_and_then.settle(late).places == soon.places
+    assert sum(seats_of(soon).values()) == sum(seats_of(fleet).values()) + len(held)
 
 
 def test_the_short_way_is_not_taken_where_the_planner_has_to_think() -> None:
     world, fleet = fleet_of([0])
-    assert hot.take(fleet, "b", None, world.now) is None
-    assert hot.take(fleet, "nobody", None, world.now) is None
+    ledger = Ledger()
+    assert ledger.take(fleet, "b", None, world.now) is None
+    assert ledger.take(fleet, "nobody", None, world.now) is None
     place = fleet.places["a"]["n0"]
     for closed in (replace(place, closing=True), replace(place, servable=False)):
-        assert hot.take(replace(fleet, places={"a": {"n0": closed}}), "a", None, world.now) is None
+        assert ledger.take(replace(fleet, places={"a": {"n0": closed}}), "a", None, world.now) is None
     node = fleet.nodes["n0"]
     for shut in (replace(node, draining=True), replace(node, healthy=False), replace(node, tripped_until=9e9)):
-        assert hot.take(replace(fleet, nodes={"n0": shut}), "a", None, world.now) is None
-    assert hot.give_back(replace(fleet, nodes={"n0": replace(node, trips=1)}), "a", "n0", world.now) is None
+        assert ledger.take(replace(fleet, nodes={"n0": shut}), "a", None, world.now) is None
+    assert not ledger.give_back(replace(fleet, nodes={"n0": replace(node, trips=1)}), "a", "n0", world.now)
+    assert not ledger, "what was refused leaves no row"
 
 
 def test_requests_that_were_seated_at_once_count_into_the_habits_at_the_next_tick() -> None:
     world, fleet = fleet_of([0])
+    ledger = Ledger()
     for _ in range(5):
-        taken = hot.take(fleet, "a", None, world.now)
-        assert taken is not None
-        fleet = taken[0]
-    ticked, _ = step(fleet, ev.Ticked(), world.now)
+        assert ledger.take(fleet, "a", None, world.now) is not None
+    ticked, _ = step(ledger.settle(fleet), ev.Ticked(), world.now)
     many = ticked.habits["a"].rate
     once, _ = step(world.fleet, ev.Arrived(ask=99, model="a"), world.now)
     assert many > 4 * once.habits["a"].rate

@@ -17,7 +17,7 @@ from typing import Self
 from helexa.base.clock import Clock
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
-from helexa.gateway.plan import hot
+from helexa.gateway.plan.hot import Ledger
 from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Unload
 from helexa.gateway.plan.instructions import Seat as Granted
 from helexa.gateway.plan.step import step
@@ -44,13 +44,22 @@ class Dispatcher:
 
     def __init__(self, clock: Clock, *, fleet: Fleet | None = None) -> None:
         self.clock = clock
-        self.fleet = fleet or Fleet()
+        self.charted = fleet or Fleet()
+        """The fleet without the seats that were taken and left on warm models since; `fleet` has them."""
+        self._ledger = Ledger()
         self.hands: Hands = _no_hands
         self.watchers: list[Watcher] = []
-        self._seats: dict[int, Seat] = {}
+        self._seats: dict[int, Claim] = {}
         self._numbers = itertools.count(1)
         self._queue: deque[ev.Event] = deque()
         self._telling = False
+
+    @property
+    def fleet(self) -> Fleet:
+        """The fleet as it is now."""
+        if self._ledger:
+            self.charted = self._ledger.settle(self.charted)
+        return self.charted
 
     def tell(self, event: ev.Event) -> None:
         """Take in what happened. An event told from within (by a watcher or the hands) is taken in right after."""
@@ -66,7 +75,7 @@ class Dispatcher:
             self._telling = False
 
     def _take_in(self, event: ev.Event) -> None:
-        self.fleet, out = step(self.fleet, event, self.clock.now())
+        self.charted, out = step(self.fleet, event, self.clock.now())
         for instruction in out:
             self._hand_out(instruction)
         for watcher in self.watchers:
@@ -83,40 +92,30 @@ class Dispatcher:
 
     def take(self, model: str, affinity: str | None) -> str | None:
         """A seat on the spot, at a model that is ready and that nobody waits for: its node, or None."""
-        if self._telling:
-            return None
-        taken = hot.take(self.fleet, model, affinity, self.clock.now())
-        if taken is None:
-            return None
-        self.fleet, node = taken
-        return node
+        return None if self._telling else self._ledger.take(self.charted, model, affinity, self.clock.now())
 
     def give_back(self, model: str, node: str, *, transport_error: bool) -> None:
         """A seat was left."""
-        if not transport_error and not self._telling:
-            fleet = hot.give_back(self.fleet, model, node, self.clock.now())
-            if fleet is not None:
-                self.fleet = fleet
-                return
-        self.tell(ev.Finished(model=model, node=node, transport_error=transport_error))
+        if transport_error or self._telling or not self._ledger.give_back(self.charted, model, node, self.clock.now()):
+            self.tell(ev.Finished(model=model, node=node, transport_error=transport_error))
 
     def seat_at_once(self, model: str, affinity: str | None) -> Seat | None:
         """A seat that is held already; None where one would have to be asked for."""
         node = self.take(model, affinity)
-        return None if node is None else Seat(self, model, affinity, node=node)
+        return None if node is None else Seat(self, model, node)
 
     def seat(
         self, model: str, *, affinity: str | None = None, avoid: frozenset[str] = frozenset(), decision: str = ""
-    ) -> Seat:
-        """A seat at `model`; use it as `async with`, or `ask()`, `wait()` and `leave()` by hand."""
-        return Seat(self, model, affinity, avoid, decision)
+    ) -> Claim:
+        """A seat at `model`, to be asked for; use it as `async with`, or `ask()`, `wait()` and `leave()` by hand."""
+        return Claim(self, model, affinity, avoid, decision)
 
-    def enrol(self, seat: Seat) -> int:
+    def enrol(self, seat: Claim) -> int:
         number = next(self._numbers)
         self._seats[number] = seat
         return number
 
-    def withdraw(self, seat: Seat) -> None:
+    def withdraw(self, seat: Claim) -> None:
         self._seats.pop(seat.number, None)
         self.tell(ev.Left(ask=seat.number, model=seat.model))
 
@@ -136,45 +135,42 @@ def _line(instruction: Load | Unload) -> str:
 
 
 class Seat:
-    """One request's place at a model: asked for, perhaps waited for, held, and always left."""
+    """One request's place at a model, on `node`: held, and always left."""
 
-    __slots__ = (
-        "_affinity",
-        "_avoid",
-        "_decision",
-        "_future",
-        "_held",
-        "_house",
-        "_refusal",
-        "model",
-        "node",
-        "number",
-    )
+    __slots__ = ("_held", "_house", "model", "node")
 
-    def __init__(
-        self,
-        house: Dispatcher,
-        model: str,
-        affinity: str | None = None,
-        avoid: frozenset[str] = frozenset(),
-        decision: str = "",
-        node: str = "",
-    ) -> None:
+    def __init__(self, house: Dispatcher, model: str, node: str) -> None:
         self._house = house
-        self.number = 0
+        self._held = True
         self.model = model
         self.node = node
+
+    def leave(self, *, transport_error: bool = False) -> None:
+        """Give the seat back. Safe to call again."""
+        if self._held:
+            self._held = False
+            self._house.give_back(self.model, self.node, transport_error=transport_error)
+
+
+class Claim(Seat):
+    """A seat that is asked for, and perhaps waited for."""
+
+    __slots__ = ("_affinity", "_avoid", "_decision", "_future", "_refusal", "number")
+
+    def __init__(
+        self, house: Dispatcher, model: str, affinity: str | None, avoid: frozenset[str], decision: str
+    ) -> None:
+        super().__init__(house, model, "")
+        self._held = False
+        self.number = 0
         self._affinity = affinity
         self._avoid = avoid
         self._decision = decision
         self._future: asyncio.Future[None] | None = None
         self._refusal: Refuse | None = None
-        self._held = node != ""
 
     def ask(self) -> bool:
         """Ask for the seat; True when it was granted on the spot. Raises RefusedSeat."""
-        if self._held:
-            return True
         if not self._avoid and (node := self._house.take(self.model, self._affinity)) is not None:
             self.node, self._held = node, True
             return True
@@ -215,11 +211,9 @@ class Seat:
 
     def leave(self, *, transport_error: bool = False) -> None:
         """Give the seat back, or stop waiting for it. Safe to call again."""
-        if self._held:
-            self._held = False
-            self._house.give_back(self.model, self.node, transport_error=transport_error)
-        elif self._refusal is None and not self.node:
+        if not self._held and self._refusal is None and not self.node:
             self._house.withdraw(self)
+        super().leave(transport_error=transport_error)
 
     async def __aenter__(self) -> Self:
         try:

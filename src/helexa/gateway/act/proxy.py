@@ -86,10 +86,9 @@ class Trip:
 class Proxy:
     """Sends requests to neurons. `origins` maps a node's name to its connections and its standing headers."""
 
-    def __init__(self, origins: Mapping[str, tuple[Origin, Headers]], clock: Clock) -> None:
+    def __init__(self, origins: Mapping[str, tuple[Origin, Lines]], clock: Clock) -> None:
         self._origins = origins
         self._clock = clock
-        self._lines: dict[str, tuple[Headers, Lines]] = {}
 
     def ask(self, trip: Trip, done: Callable[[Whole], None]) -> Whole | None:
         """Ask `journey.node` for a whole answer, which `done` is told of; None where no connection is idle."""
@@ -125,16 +124,10 @@ class Proxy:
         trip.reply.send(200, _whole_head(heard, journey), trip.call.answer(body))
         return usage_in(body)
 
-    def _headed(self, trip: Trip) -> tuple[Origin, Headers | Lines]:
-        """Where the request goes and its header lines, which are worded anew only where the client's go along."""
-        node = trip.journey.node
-        origin, standing = self._origins[node]
-        if trip.carried:
-            return origin, [*standing, JSON, *trip.carried]
-        known = self._lines.get(node)
-        if known is None or known[0] is not standing:
-            known = self._lines[node] = (standing, lines_of([*standing, JSON]))
-        return origin, known[1]
+    def _headed(self, trip: Trip) -> tuple[Origin, Lines]:
+        """Where the request goes, and its header lines."""
+        origin, standing = self._origins[trip.journey.node]
+        return origin, standing if not trip.carried else Lines(standing + lines_of(trip.carried))
 
     async def _streamed(self, trip: Trip, answer: Answer) -> Usage | None:
         call, reply, journey = trip.call, trip.reply, trip.journey
@@ -183,7 +176,6 @@ def _only_comments(piece: bytes) -> bool:
     return piece.startswith(b":") and all(line[:1] in (b"", b":") for line in piece.split(b"\n"))
 
 
-JSON = (b"content-type", b"application/json")
 SSE: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),

@@ -1,8 +1,8 @@
 """The two moments of a request on a warm model, without the ceremony: most of all decisions, each on its path.
 
-They answer what `step` would answer to `Arrived` and `Finished` where nobody waits, or None where `step` has to think.
-That the two agree is a law that is tested. How often a model was used is kept in its place, and `fold` counts it into
-the model's habits when the clock ticks.
+A `Ledger` answers what `step` would answer to `Arrived` and `Finished` where nobody waits, or None where `step` has to
+think: that the two agree is a law that is tested. What it did is in its rows until the fleet is brought up to date with
+them, before anything else is decided; so a request costs two additions, and not two fleets.
 """
 
 from __future__ import annotations
@@ -13,31 +13,84 @@ from helexa.gateway.fleet.model import Fleet, Place, Status
 from helexa.gateway.plan.place import spread
 
 
-def take(fleet: Fleet, model: str, affinity: str | None, now: float) -> tuple[Fleet, str] | None:
-    """A seat at `model`, and its node; None when it is not ready anywhere or somebody waits for it."""
-    there = fleet.places.get(model)
-    if there is None or model in fleet.asks:
-        return None
-    best: Place | None = None
-    for name, place in there.items():
-        if place.status is not Status.LOADED or not place.ready or not fleet.nodes[name].open(now):
-            continue
-        if best is None or spread(place, affinity) < spread(best, affinity):
-            best = place
-    if best is None:
-        return None
-    seated = replace(best, in_flight=best.in_flight + 1, last_used=now, uses=best.uses + 1)
-    places = {**fleet.places, model: {**there, best.node: seated}}
-    if model in fleet.used:
-        return replace(fleet, places=places), best.node
-    return replace(fleet, places=places, used=fleet.used | {model}), best.node
+class _Row:
+    """What happened at one place: seats taken less seats left, requests, and when the last of either was."""
+
+    __slots__ = ("at", "seats", "uses")
+
+    def __init__(self) -> None:
+        self.seats = 0
+        self.uses = 0
+        self.at = 0.0
 
 
-def give_back(fleet: Fleet, model: str, node: str, now: float) -> Fleet | None:
-    """A seat is left after a good end; None when that may let somebody in, or mends the node's record."""
-    there = fleet.places.get(model)
-    place = there.get(node) if there is not None else None
-    if there is None or place is None or fleet.asks or fleet.clearing or fleet.wanted or fleet.nodes[node].trips:
-        return None
-    left = replace(place, in_flight=max(0, place.in_flight - 1), last_used=now)
-    return replace(fleet, places={**fleet.places, model: {**there, node: left}})
+_NO_ROWS: dict[str, _Row] = {}
+
+
+class Ledger:
+    """Seats taken and left on warm models since the fleet was last brought up to date."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[str, _Row]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def take(self, fleet: Fleet, model: str, affinity: str | None, now: float) -> str | None:
+        """A seat at `model`: its node; None when it is not ready anywhere or somebody waits for it."""
+        there = fleet.places.get(model)
+        if there is None or model in fleet.asks:
+            return None
+        best: Place | None = None
+        for node, place in there.items():
+            if place.status is not Status.LOADED or not place.ready or not fleet.nodes[node].open(now):
+                continue
+            if best is None or self._order(place, affinity) < self._order(best, affinity):
+                best = place
+        if best is None:
+            return None
+        row = self._row(model, best.node)
+        row.seats += 1
+        row.uses += 1
+        row.at = now
+        return best.node
+
+    def give_back(self, fleet: Fleet, model: str, node: str, now: float) -> bool:
+        """A seat is left after a good end; False when that may let somebody in, or mends the node's record."""
+        if fleet.asks or fleet.clearing or fleet.wanted or fleet.nodes[node].trips:
+            return False
+        row = self._row(model, node)
+        row.seats -= 1
+        row.at = now
+        return True
+
+    def _row(self, model: str, node: str) -> _Row:
+        rows = self._rows.get(model)
+        if rows is None:
+            rows = self._rows[model] = {}
+        row = rows.get(node)
+        if row is None:
+            row = rows[node] = _Row()
+        return row
+
+    def _order(self, place: Place, affinity: str | None) -> tuple[int, int, str]:
+        """As `place.spread`, with the seats of now."""
+        outstanding, distance, node = spread(place, affinity)
+        row = self._rows.get(place.model, _NO_ROWS).get(node)
+        return outstanding + row.seats if row is not None else outstanding, distance, node
+
+    def settle(self, fleet: Fleet) -> Fleet:
+        """The fleet with all rows in it, which are gone from here."""
+        places = fleet.places.copy()
+        for model, rows in self._rows.items():
+            if (there := places.get(model)) is not None:
+                places[model] = {node: _with(place, rows.get(node)) for node, place in there.items()}
+        used = fleet.used | self._rows.keys()
+        self._rows = {}
+        return replace(fleet, places=places, used=used)
+
+
+def _with(place: Place, row: _Row | None) -> Place:
+    if row is None:
+        return place
+    return replace(place, in_flight=max(0, place.in_flight + row.seats), last_used=row.at, uses=place.uses + row.uses)
