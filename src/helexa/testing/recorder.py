@@ -36,7 +36,7 @@ class Recorded(Seen):
         if not self.answer.startswith((b"data:", b":")):
             return usage_in(self.answer)
         tail = Tail()
-        tail.add(self.answer)
+        tail.pieces.append(self.answer)
         return tail.usage()
 
 
