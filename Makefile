@@ -1,5 +1,5 @@
 # The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
-.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-plan bench-sim test-sim lock clean
+.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-plan bench-sim test-sim lock clean
 PYTHON ?= python3
 ARGS ?=
 
@@ -27,6 +27,9 @@ bench-gateway: setup  ## what a request and a streamed event cost, beside nginx 
 
 bench-stream: setup  ## what gateway and neuron cost a stream, beside the engine in-process
 	@.venv/bin/python bench/stream.py $(ARGS)
+
+bench-swap: setup  ## what a cold model and a swap cost, in multiples of the bare engine's start
+	@.venv/bin/python bench/swap.py $(ARGS)
 
 bench-plan: setup  ## time per decision of the planner at 10, 100 and 1,000 nodes
 	@.venv/bin/python bench/plan.py $(ARGS)
