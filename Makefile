@@ -1,5 +1,5 @@
 # The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
-.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-plan bench-sim test-sim lock clean
+.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-plan bench-sim test-sim lock clean bench-memory
 PYTHON ?= python3
 ARGS ?=
 
@@ -33,6 +33,9 @@ bench-swap: setup  ## what a cold model and a swap cost, in multiples of the bar
 
 bench-plan: setup  ## time per decision of the planner at 10, 100 and 1,000 nodes
 	@.venv/bin/python bench/plan.py $(ARGS)
+
+bench-memory: setup  ## predictions of memory beside what was seen, cold and after one load
+	@.venv/bin/python bench/memory.py $(ARGS)
 
 bench-sim: setup  ## the simulation's table: small medium large, --seed, --hours
 	@.venv/bin/python bench/sim.py $(ARGS)

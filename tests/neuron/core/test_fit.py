@@ -155,3 +155,85 @@ def test_what_fits_still_fits_with_less_context(
 ) -> None:
     assume(isinstance(fit(model(weights), Wish(context=context, slots=slots), devices), Fitted))
     assert isinstance(fit(model(weights), Wish(context=max(1, context // 2), slots=slots), devices), Fitted)
+
+
+def gpus(*totals: int, reserved: int = 0) -> list[DeviceState]:
+    return [device(at, total, reserved=reserved, kind="cuda") for at, total in enumerate(totals)]
+
+
+def test_max_is_the_trained_context_where_that_fits() -> None:
+    settings = fitted(fit(model(trained=32768), Wish(largest=True), [device()])).settings
+    assert (settings.context, settings.slots) == (32768, 1)
+
+
+@pytest.mark.parametrize("total", [1300, 1700, 3000, 4000])
+def test_max_is_the_most_that_fits(total: int) -> None:
+    one = fitted(fit(model(), Wish(largest=True), [device(total=total)])).settings.context
+    assert one % 256 == 0
+    more = fit(model(), Wish(context=one + 256, slots=1), [device(total=total)])
+    assert not refused(more).evictable
+
+
+def test_max_keeps_the_slots_that_were_asked_for() -> None:
+    alone = fitted(fit(model(), Wish(largest=True), [device(total=3000)])).settings.context
+    four = fitted(fit(model(), Wish(largest=True, slots=4), [device(total=3000)])).settings
+    assert four.slots == 4
+    assert four.context <= alone // 4
+
+
+def test_max_is_the_same_whatever_is_loaded() -> None:
+    busy = fit(model(), Wish(largest=True), [device(total=3000, reserved=2900)])
+    assert refused(busy).evictable
+    assert refused(busy).settings == fitted(fit(model(), Wish(largest=True), [device(total=3000)])).settings
+
+
+def test_a_model_that_no_gpu_holds_alone_is_split_over_as_few_as_will_do() -> None:
+    wish = Wish(context=2048, slots=1)
+    split = fitted(fit(model(weights_mb=20_000), wish, gpus(12_000, 16_000, 24_000 - 12_000), splits=True))
+    assert [share.device for share in split.shares] == [1, 0]
+    assert sum(share.weights_mb for share in split.shares) >= 20_000
+    assert all(share.needed_mb <= room for share, room in zip(split.shares, (16_000, 12_000), strict=True))
+
+
+def test_an_engine_that_cannot_split_is_refused_the_same_model() -> None:
+    assert not refused(fit(model(weights_mb=20_000), Wish(context=2048, slots=1), gpus(12_000, 16_000))).evictable
+
+
+def test_cpu_devices_are_never_split_over() -> None:
+    shape, wish = model(weights_mb=9_000), Wish(context=2048, slots=1)
+    assert isinstance(fit(shape, wish, [device(0, 6_000), device(1, 6_000)], splits=True), DoesNotFit)
+
+
+def test_a_split_that_fits_only_when_others_go_says_what_must_go_where() -> None:
+    shape, wish = model(weights_mb=20_000), Wish(context=2048, slots=1)
+    found = refused(fit(shape, wish, gpus(14_000, 14_000, reserved=8_000), splits=True))
+    assert found.evictable
+    assert "device 0" in found.suggestion
+    assert "device 1" in found.suggestion
+    assert found.needed_mb == sum(line.needed_mb for line in found.per_device)
+
+
+def test_what_was_measured_takes_the_place_of_the_prediction() -> None:
+    wish = Wish(context=2048, slots=1)
+    plain = fitted(fit(model(), wish, [device()])).shares[0]
+    more = fitted(fit(model(), wish, [device()], measured=lambda _settings, _kind: plain.needed_mb + 300)).shares[0]
+    assert (more.correction_mb, more.needed_mb, more.predicted_mb) == (300, plain.needed_mb + 300, plain.predicted_mb)
+
+
+def test_no_measurement_makes_weights_and_cache_smaller_than_they_are() -> None:
+    share = fitted(fit(model(), Wish(context=2048, slots=1), [device()], measured=lambda _settings, _kind: 1)).shares[0]
+    assert share.needed_mb == share.weights_mb + share.kv_mb
+
+
+def test_a_model_that_was_measured_to_need_more_is_refused_where_it_would_not_fit() -> None:
+    wish = Wish(context=2048, slots=1)
+    found = refused(fit(model(), wish, [device(total=2000)], measured=lambda _settings, _kind: 2500))
+    assert (found.needed_mb, found.evictable) == (2500, False)
+
+
+@given(st.lists(st.integers(1_000, 40_000), min_size=1, max_size=5), st.integers(500, 80_000), st.integers(1, 4))
+def test_no_share_is_ever_larger_than_its_devices_room(totals: list[int], weights: int, slots: int) -> None:
+    found = fit(model(weights_mb=weights), Wish(context=2048, slots=slots), gpus(*totals), splits=True)
+    if isinstance(found, Fitted):
+        assert all(share.needed_mb <= totals[share.device] for share in found.shares)
+        assert sum(share.weights_mb for share in found.shares) >= weights - len(found.shares)

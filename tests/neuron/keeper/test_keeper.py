@@ -365,7 +365,7 @@ async def test_how_a_worker_ended_is_told_with_its_device(house: House) -> None:
 
 
 async def test_a_host_whose_driver_is_broken_refuses_loads_with_the_reason(house: House) -> None:
-    house.keeper._host = replace(house.keeper._host, blocked="driver mismatch")  # pyright: ignore[reportPrivateUsage]
+    house.keeper._host = replace(house.keeper._host, blocked=lambda: "driver mismatch")  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(Unavailable, match="driver mismatch"):
         house.keeper.load(spec("m"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from helexa.neuron.device.pool import Pool
 from helexa.neuron.discovery.host import (
     HostDevice,
     Survey,
+    chosen,
     discover,
     foreign_mb,
     held_on_gpu,
@@ -29,6 +31,8 @@ from helexa.neuron.registry import Harness
 from helexa.neuron.sources.library import Library
 from helexa.wire.control import Activation, DeviceHealth, Discovery, Health
 
+log = logging.getLogger(__name__)
+
 REFRESH_S = 5.0
 
 
@@ -36,8 +40,9 @@ class HostView:
     """What is known of the machine now. Nothing that is asked of it waits for a driver."""
 
     def __init__(self, config: NeuronConfig, seen: Survey, harnesses: Sequence[Harness], *, boot_id: str) -> None:
-        self.devices: tuple[HostDevice, ...] = host_devices(config, seen)
-        self._seen, self._config, self._harnesses, self._boot_id = seen, config, harnesses, boot_id
+        self._entries = chosen(config, seen)
+        self.devices: tuple[HostDevice, ...] = host_devices(self._entries, seen)
+        self._seen, self._harnesses, self._boot_id = seen, harnesses, boot_id
         self._disk_free_mb: int | None = None
         self._health = read_health(self.devices, seen)
 
@@ -49,11 +54,21 @@ class HostView:
 
     async def refresh(self, keeper: Keeper, library: Library, pool: Pool) -> None:
         """Look again, in a thread."""
-        self._seen = await asyncio.to_thread(survey)
+        self._look(await asyncio.to_thread(survey))
         self._disk_free_mb = await asyncio.to_thread(library.disk_free_mb)
         self._health = read_health(self.devices, self._seen)
         held = {device.index: self._holds(device, self._seen, pool) for device in self.devices}
         keeper.refreshed(self.states(keeper.devices(), held))
+
+    def _look(self, seen: Survey) -> None:
+        """Devices that went away have no memory from now on; new ones are for the next start to choose."""
+        new = [gpu.name for gpu in seen.gpus if gpu.uuid not in {known.uuid for known in self._seen.gpus}]
+        if new:
+            log.warning("there is a device that was not there before: %s; restart to use it", ", ".join(new))
+        if seen.cuda_unavailable_reason != self._seen.cuda_unavailable_reason:
+            log.warning("the NVIDIA driver: %s", seen.cuda_unavailable_reason or "it can be used again")
+        self._seen = seen
+        self.devices = host_devices(self._entries, seen)
 
     def states(
         self, known: Sequence[DeviceState] = (), held: Mapping[int, int | None] | None = None

@@ -161,7 +161,7 @@ def _host(
         step_limit_s=config.watchdog.step_s,
         load_limit_s=config.watchdog.load_s,
         boot_id=boot_id,
-        blocked=view.blocked,
+        blocked=lambda: view.blocked,
     )
 
 

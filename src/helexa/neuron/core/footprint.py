@@ -31,6 +31,8 @@ _WINDOW_EVERY: Final = {
     "plamo3": 8, "smallthinker": 4, "afmoe": 4,
 }  # fmt: skip
 """Architectures whose files do not say which layers slide: every n-th sees everything, the others their window."""
+CANDIDATE_BYTES: Final = 20
+"""What one token of the vocabulary takes in the sampler of one sequence."""
 _COPIED_OFTEN: Final = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "Q2_K"})
 _COPIED_AT_MOST: Final = _COPIED_OFTEN | {"Q5_K", "Q6_K", "Q8_0", "MXFP4"}
 """Quantisations that llama.cpp copies into another layout on a CPU: on most processors, and on some (ARM) beyond."""
@@ -97,7 +99,8 @@ class Footprint:
     kv_mb: int = 0
     compute_mb: int = 0
     scratch_mb: int = 0
-    """Part of `compute_mb` that is reserved by the load and touched by the first full step only."""
+    """Part of `compute_mb` that a load does not take yet: the graph's buffers are touched by the first full step, and
+    each sequence's candidates come with its first request."""
     correction_mb: int = 0
     """What an earlier load under the same circumstances was measured to take beyond the prediction (or below it)."""
 
@@ -128,7 +131,7 @@ def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footpr
         weights_mb=mib(shape.weight_bytes - (0 if on_cpu else shape.host_bytes)),
         kv_mb=mib(kv_bytes(shape, settings) + (settings.host_cache_bytes if on_cpu else 0)),
         compute_mb=mib(graph + _runtime_bytes(shape, settings, device_kind)),
-        scratch_mb=graph // MIB if on_cpu else 0,
+        scratch_mb=(graph + CANDIDATE_BYTES * shape.vocabulary * settings.slots) // MIB if on_cpu else 0,
     )
 
 
@@ -198,7 +201,7 @@ def _runtime_bytes(shape: ModelShape, settings: Settings, device_kind: str) -> i
     The first three are measured (SmolLM2 and Gemma 3, 49,152 and 262,144 tokens), the last is what CUDA 12 and 13 take.
     """
     driver = 0 if device_kind == "cpu" else 400 * MIB
-    return 19 * MIB + driver + shape.vocabulary * (220 + 20 * settings.slots)
+    return 19 * MIB + driver + shape.vocabulary * (220 + CANDIDATE_BYTES * settings.slots)
 
 
 def gguf_shape(header: Header, *, weight_bytes: int | None = None) -> ModelShape:

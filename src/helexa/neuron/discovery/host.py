@@ -106,11 +106,16 @@ def _os_name() -> str:
         return platform.system()
 
 
-def host_devices(config: NeuronConfig, seen: Survey) -> tuple[HostDevice, ...]:
-    """The devices to use. `[[devices]]` given: exactly these, in that order, one that is not there with no memory, so
-    that it shows and nothing is placed on it. None given: every GPU, then `cpu_devices` CPU devices, one when there is
-    no GPU. CPU devices without a `memory_mb` of their own share what the others leave of the usable memory."""
-    entries = config.devices or _found(config, seen)
+def chosen(config: NeuronConfig, seen: Survey) -> tuple[DeviceEntry, ...]:
+    """Which devices to use, for as long as the neuron runs. `[[devices]]` given: exactly these, in that order. None
+    given: every GPU, then `cpu_devices` CPU devices, one on a host without GPUs. A host whose driver is broken is not
+    one: nobody wants a GPU's models on its CPU."""
+    return tuple(config.devices or _found(config, seen))
+
+
+def host_devices(entries: Sequence[DeviceEntry], seen: Survey) -> tuple[HostDevice, ...]:
+    """The chosen devices as they are now. One that is not there has no memory, so that it shows and nothing is placed
+    on it. CPU devices without a `memory_mb` of their own share what the others leave of the usable memory."""
     cpus = [entry for entry in entries if entry.kind == "cpu"]
     capped = sum(entry.memory_mb or 0 for entry in cpus)
     open_cpus = sum(1 for entry in cpus if entry.memory_mb is None)
@@ -124,7 +129,7 @@ def host_devices(config: NeuronConfig, seen: Survey) -> tuple[HostDevice, ...]:
 
 def _found(config: NeuronConfig, seen: Survey) -> list[DeviceEntry]:
     gpus = [DeviceEntry(kind=gpu.kind, index=gpu.ordinal) for gpu in seen.gpus]  # pyright: ignore[reportArgumentType]
-    count = config.cpu_devices if config.cpu_devices is not None else 0 if gpus else 1
+    count = config.cpu_devices if config.cpu_devices is not None else 0 if gpus or seen.cuda_unavailable_reason else 1
     return [*gpus, *(DeviceEntry(kind="cpu", index=at) for at in range(count))]
 
 

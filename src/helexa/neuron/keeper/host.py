@@ -45,4 +45,4 @@ class Host:
     boot_id: str = ""
     note: Callable[[Circumstances, int, int], None] = lambda of, predicted_mb, measured_mb: None
     holds_mb: Callable[[int], int | None] = lambda device: None
-    blocked: str | None = None
+    blocked: Callable[[], str | None] = lambda: None

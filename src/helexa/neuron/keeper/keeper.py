@@ -493,8 +493,8 @@ class Keeper:
     def _door(self, model_id: str) -> None:
         if self.draining:
             raise Conflict(reason="this neuron is draining", model_id=model_id)
-        if self._host.blocked is not None:
-            raise Unavailable(self._host.blocked, model=model_id, reason=self._host.blocked)
+        if (why := self._host.blocked()) is not None:
+            raise Unavailable(why, model=model_id, reason=why)
 
     def _finished(self, model_id: str) -> LoadJob:
         job = LoadJob(id=fresh("load_"), model_id=model_id)
