@@ -70,3 +70,25 @@ async def test_a_stream_that_had_begun_on_a_node_that_falls_silent_ends_in_an_er
     pair.neurons[node].kill(signal.SIGCONT)
     await eventually(pair.all_healthy, "the node is back")
     await pair.until_neurons_idle()
+
+
+async def test_a_device_is_recycled_after_so_many_cycles_and_brings_its_model_back(tmp_path: Path) -> None:
+    models = echo("a", memory_mb=600) + echo("b", memory_mb=600)
+    worn = "[eviction]\nmin_residency_s = 0.5\ndefrag_after_cycles = 3\n"
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=models, cortex=worn, polling=POLLING) as fleet:
+        for model in ("a", "b", "a", "b"):
+            await home_of(fleet, model)
+
+        async def recycled() -> bool:
+            said = (await fleet.http.get(fleet.metrics_url)).text
+            return 'cortex_device_recycles_total{device="0",node="n1"} 1.0' in said
+
+        await eventually(recycled, "the worker was recycled")
+        await fleet.until_status("b", "loaded")
+        assert (await fleet.http.post("/v1/chat/completions", json=ask("b"))).status_code == 200
+
+        async def whole() -> bool:
+            return (await fleet.node("n1"))["devices"][0]["cycles"] == 0
+
+        await eventually(whole, "the device counts anew")
+        assert "recycled after 3 load cycles" in fleet.neurons["n1"].log.read_text()

@@ -36,7 +36,7 @@ from helexa.gateway.fleet.catalogue import Names, entry, listing
 from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.flow import Flow, refusal_of
 from helexa.gateway.metrics import Metrics
-from helexa.gateway.plan.instructions import Instruction, Unload
+from helexa.gateway.plan.instructions import Instruction, Recycle, Unload
 from helexa.http1.bridge import asgi_handler
 from helexa.http1.client import Origin
 from helexa.http1.limits import Limits
@@ -237,6 +237,8 @@ class Cortex:
         for one in out:
             if isinstance(one, Unload):
                 self.metrics.evicted(one.model, one.node, one.reason)
+            elif isinstance(one, Recycle):
+                self.metrics.recycled(one.node, one.device)
 
     def _publish(self, event: ev.Event, out: list[Instruction]) -> None:
         if not self._feeds or isinstance(event, ev.Ticked):

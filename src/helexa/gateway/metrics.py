@@ -84,6 +84,7 @@ class Metrics(Collector):
         self._fleet = fleet
         self._cells: dict[Key, Cell] = {}
         self.evictions: dict[tuple[str, str, str], int] = {}
+        self.recycles: dict[tuple[str, str], int] = {}
         self.orphaned_seconds = 0.0
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -97,6 +98,10 @@ class Metrics(Collector):
     def evicted(self, model: str, node: str, reason: str) -> None:
         key = (model, node, reason)
         self.evictions[key] = self.evictions.get(key, 0) + 1
+
+    def recycled(self, node: str, device: int) -> None:
+        key = (node, str(device))
+        self.recycles[key] = self.recycles.get(key, 0) + 1
 
     def scrape(self) -> tuple[str, bytes]:
         """(content type, OpenMetrics text)."""
@@ -131,6 +136,12 @@ class Metrics(Collector):
         for labels, count in self.evictions.items():
             evictions.add_metric(list(labels), count)
         yield evictions
+        recycles = CounterMetricFamily(
+            "cortex_device_recycles", "Workers replaced to make a device's memory whole", labels=["node", "device"]
+        )
+        for labels, count in self.recycles.items():
+            recycles.add_metric(list(labels), count)
+        yield recycles
         orphaned = CounterMetricFamily(
             "cortex_orphaned_generation_seconds", "Time engines spent on clients that had left", labels=[]
         )

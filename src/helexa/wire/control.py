@@ -65,6 +65,8 @@ class DeviceHealth(Lean):
     worker_state: str = ""
     worker_error: str | None = None
     worker_restarts: int = 0
+    cycles: int = 0
+    """Models loaded and unloaded again since the worker was started."""
     worker_exit: WorkerExit | None = None
 
 
@@ -229,6 +231,12 @@ class Unload(Lean):
     drain_s: float | None = None
     spare_unused_s: float = 0.0
     min_idle_s: float = 0.0
+
+
+class Recycle(Lean):
+    """Body of `/devices/{index}/recycle`: a 409 unless the worker has had so many load cycles, and rests."""
+
+    after_cycles: int = 0
 
 
 class Event(Lean):

@@ -230,11 +230,11 @@ async def test_a_load_that_nobody_has_used_yet_is_spared_if_its_evictor_says_so(
 
 
 async def test_a_model_that_was_just_used_is_not_unloaded_for_being_idle(client: Client) -> None:
-    await client.load("m")
+    await client.load("m", tokens_per_s=20)
     await client.chat("m", "hello")
     refused = await client.post("/models/unload", {"model_id": "m", "min_idle_s": 60.0})
     assert (refused.status, refused.json["code"]) == (409, "conflict")
-    async with client.chatting("m", "hello", stream=True):
+    async with client.chatting("m", "word " * 100, stream=True):
         assert (await rows(client))["m"].idle_s == 0.0
 
 
@@ -248,3 +248,35 @@ async def test_the_first_use_of_a_load_is_told_to_who_listens(client: Client) ->
         assert event.model is not None
         assert (event.kind, event.model.id, event.model.idle_s) == ("model", "m", 0.0)
         assert news.empty()
+
+
+async def test_a_resting_device_gets_a_fresh_worker_and_its_models_back(client: Client) -> None:
+    for name in ("stays", "goes", "goes-too"):
+        await client.load(name)
+    for name in ("goes", "goes-too"):
+        await client.post("/models/unload", {"model_id": name})
+    health = msgspec.json.decode((await client.get("/health")).body, type=Health)
+    assert health.devices[0].cycles == 2
+    before = client.neuron.pool.pid(0)
+    with client.neuron.keeper.feed.listen() as news:
+        got = await client.post("/devices/0/recycle", {"after_cycles": 2})
+        assert (got.status, got.json) == (200, {"status": "recycled", "reloads": ["stays"]})
+        async with asyncio.timeout(PATIENCE_S):
+            while (row := (await rows(client))["stays"]).status != "loaded" or row.recoveries > 1:
+                await news.get()
+    assert client.neuron.pool.pid(0) not in (None, before)
+    health = msgspec.json.decode((await client.get("/health")).body, type=Health)
+    assert (health.devices[0].cycles, health.devices[0].worker_exit is not None) == (0, True)
+    assert (await client.chat("stays", "hello")).status == 200
+
+
+async def test_a_device_is_not_recycled_while_it_is_in_use_or_before_it_is_due(client: Client) -> None:
+    await client.load("m", tokens_per_s=5, reply="word " * 50)
+    early = await client.post("/devices/0/recycle", {"after_cycles": 1})
+    assert (early.status, early.json["code"]) == (409, "conflict")
+    async with client.chatting("m", "hello", stream=True):
+        busy = await client.post("/devices/0/recycle", {})
+        assert busy.status == 409
+        assert "in use by m" in busy.json["error"]
+    for path in ("/devices/7/recycle", "/devices/x/recycle", "/devices/-1/recycle"):
+        assert (await client.post(path, {})).status == 404

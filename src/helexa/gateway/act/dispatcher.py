@@ -18,13 +18,13 @@ from helexa.base.clock import Clock
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.plan.hot import Ledger
-from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Unload
+from helexa.gateway.plan.instructions import Instruction, Load, Order, Recycle, Refuse
 from helexa.gateway.plan.instructions import Seat as Granted
 from helexa.gateway.plan.step import step
 
 log = logging.getLogger(__name__)
 
-Hands = Callable[[Load | Unload], None]
+Hands = Callable[[Order], None]
 Watcher = Callable[[ev.Event, list[Instruction]], None]
 
 
@@ -86,7 +86,7 @@ class Dispatcher:
             seat = self._seats.pop(instruction.ask, None)
             if seat is not None:
                 seat.settle(instruction)
-        elif isinstance(instruction, (Load, Unload)):
+        elif isinstance(instruction, Order):
             log.info("%s", _line(instruction))
             self.hands(instruction)
 
@@ -123,13 +123,15 @@ class Dispatcher:
         self.tell(ev.Ticked())
 
 
-def _no_hands(instruction: Load | Unload) -> None:
+def _no_hands(instruction: Order) -> None:
     log.warning("nobody is there to carry out %s", instruction)
 
 
-def _line(instruction: Load | Unload) -> str:
+def _line(instruction: Order) -> str:
     if isinstance(instruction, Load):
         return f"load {instruction.model} on {instruction.node}, devices {list(instruction.devices)}"
+    if isinstance(instruction, Recycle):
+        return f"recycle the worker of device {instruction.device} on {instruction.node}"
     made_for = f" for {instruction.made_for}" if instruction.made_for else ""
     return f"unload {instruction.model} on {instruction.node}: {instruction.reason}{made_for}"
 

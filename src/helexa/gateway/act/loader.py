@@ -11,7 +11,7 @@ from helexa.gateway.act.dispatcher import Dispatcher
 from helexa.gateway.act.neuron_client import NeuronClient, NeuronNonsense, NeuronRefused, NeuronSilent
 from helexa.gateway.config import Profile
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.plan.instructions import Load, Unload
+from helexa.gateway.plan.instructions import Load, Order, Recycle, Unload
 from helexa.wire import control
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,14 @@ class Loader:
         self._progress: dict[tuple[str, str], float] = {}
         dispatcher.watchers.append(self._watch)
 
-    def __call__(self, instruction: Load | Unload) -> None:
-        work = self._load(instruction) if isinstance(instruction, Load) else self._unload(instruction)
-        kind = "load" if isinstance(instruction, Load) else "unload"
-        self._crew.start(work, name=f"{kind} {instruction.model} on {instruction.node}")
+    def __call__(self, instruction: Order) -> None:
+        match instruction:
+            case Load():
+                self._crew.start(self._load(instruction), name=f"load {instruction.model} on {instruction.node}")
+            case Unload():
+                self._crew.start(self._unload(instruction), name=f"unload {instruction.model} on {instruction.node}")
+            case Recycle():
+                self._crew.start(self._recycle(instruction), name=f"recycle on {instruction.node}")
 
     def _watch(self, event: ev.Event, out: object) -> None:
         if isinstance(event, ev.ModelSeen) and event.model.loading is not None:
@@ -107,6 +111,13 @@ class Loader:
         else:
             log.info("unloaded %s on %s, %s MiB freed", order.model, order.node, freed if freed is not None else "?")
             self._dispatcher.tell(ev.Unloaded(node=order.node, model=order.model, freed_mb=freed))
+        self._after(order.node)
+
+    async def _recycle(self, order: Recycle) -> None:
+        try:
+            await self._clients[order.node].recycle(order.device, order.after_cycles)
+        except (NeuronRefused, NeuronSilent, NeuronNonsense) as error:
+            log.info("%s", error)  # in use after all, or recycled for another gateway: the next poll tells
         self._after(order.node)
 
 

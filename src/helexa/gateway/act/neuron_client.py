@@ -104,8 +104,10 @@ class NeuronClient:
         answer = await self._call("POST", "/models/count_tokens", body, COUNT_TIMEOUT_S)
         return self._decode(answer, control.Counted).tokens
 
-    async def recycle(self, device: int) -> None:
-        await self._call("POST", f"/devices/{device}/recycle", {}, None)
+    async def recycle(self, device: int, after_cycles: int) -> None:
+        """Have a resting device's worker replaced. Raises NeuronRefused when it does not rest."""
+        order = control.Recycle(after_cycles=after_cycles)
+        await self._call("POST", f"/devices/{device}/recycle", order, self._timeout_s * 6)
 
     async def events(self) -> AsyncIterator[control.Event]:
         """The neuron's event stream, until it ends. Raises NeuronSilent or NeuronNonsense."""

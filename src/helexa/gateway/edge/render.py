@@ -65,6 +65,7 @@ def node(fleet: Fleet, one: Node, now: float) -> dict[str, Any]:
                 "total_mb": device.total_mb,
                 "foreign_mb": device.foreign_mb,
                 "free_mb": free.get(device.index, 0),
+                "cycles": device.cycles,
             }
             for device in one.devices
         ],

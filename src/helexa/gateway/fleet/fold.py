@@ -314,7 +314,16 @@ def _polled(fleet: Fleet, event: ev.Polled, now: float) -> Fleet:
         node = _discovered(node, event.discovery)
     fleet = _models(fleet if node == fleet.nodes[event.node] else with_node(fleet, node), event, now)
     weighed = _weighed(fleet, node, event.health)
-    return reindex(fleet if weighed == node else with_node(fleet, weighed), event.node)
+    return reindex(fleet if weighed == node else with_worn(with_node(fleet, weighed), event.node), event.node)
+
+
+def with_worn(fleet: Fleet, name: str) -> Fleet:
+    """Bring `worn` along after a node's devices have changed."""
+    limit = fleet.eviction.defrag_after_cycles
+    worn = limit > 0 and any(device.cycles >= limit for device in fleet.nodes[name].devices)
+    if worn == (name in fleet.worn):
+        return fleet
+    return replace(fleet, worn=fleet.worn | {name} if worn else fleet.worn - {name})
 
 
 def _forget(fleet: Fleet, name: str) -> Fleet:
@@ -335,6 +344,7 @@ def _discovered(node: Node, seen: control.Discovery) -> Node:
             kind=device.kind,
             total_mb=max(0, device.vram_total_mb),
             foreign_mb=known[device.index].foreign_mb if device.index in known else 0,
+            cycles=known[device.index].cycles if device.index in known else 0,
         )
         for device in seen.devices
     )
@@ -359,7 +369,11 @@ def _weighed(fleet: Fleet, node: Node, health: control.Health) -> Node:
         seen.index: seen.vram_used_mb - held.get(seen.index, 0) if seen.foreign_mb is None else seen.foreign_mb
         for seen in health.devices
     }
-    devices = tuple(replace(device, foreign_mb=max(0, foreign.get(device.index, 0))) for device in node.devices)
+    cycles = {seen.index: seen.cycles for seen in health.devices}
+    devices = tuple(
+        replace(device, foreign_mb=max(0, foreign.get(device.index, 0)), cycles=cycles.get(device.index, device.cycles))
+        for device in node.devices
+    )
     return replace(node, devices=devices)
 
 
@@ -565,6 +579,9 @@ def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
         idlers={name: p.idle_unload_s for name, p in event.profiles.items() if p.idle_unload_s is not None},
         wanted={**fleet.wanted, **preload},
     )
+    fleet = replace(fleet, worn=frozenset())
+    for name in nodes:
+        fleet = with_worn(fleet, name)
     return _ranked(replace(fleet, habits={model: replace(h, worth=None) for model, h in fleet.habits.items()}))
 
 

@@ -30,13 +30,14 @@ class Status(StrEnum):
 
 
 class Device(Value, frozen=True):
-    """A device's memory. `foreign_mb` is what no model of ours explains."""
+    """A device's memory. `foreign_mb` is what no model of ours explains; `cycles` counts models that came and went."""
 
     index: int
     name: str = ""
     kind: str = "cuda"
     total_mb: int = 0
     foreign_mb: int = 0
+    cycles: int = 0
 
 
 class Loading(Value, frozen=True):
@@ -184,6 +185,8 @@ class Fleet(Value, frozen=True):
     roomy: list[tuple[int, str]] = []
     ranking: list[tuple[float, float, str]] = []
     idlers: dict[str, float] = {}
+    worn: frozenset[str] = frozenset()
+    """Nodes with a device that has had `defrag_after_cycles`."""
     used: frozenset[str] = frozenset()
     """Models with `uses` that the next tick counts."""
     max_queue: int = 1024

@@ -73,6 +73,18 @@ class Unload(Instruction, frozen=True):
     drain_s: float | None = None
 
 
+class Recycle(Instruction, frozen=True):
+    """Have a device's worker replaced; the node refuses unless it rests and has had `after_cycles` load cycles."""
+
+    node: str
+    device: int
+    after_cycles: int
+
+
+Order = Load | Unload | Recycle
+"""What a node is told to do."""
+
+
 class Verdict(StrEnum):
     """What a node can do for a model, best first."""
 

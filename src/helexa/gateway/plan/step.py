@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.fleet.fold import fold, with_place, with_seats, without_ask
+from helexa.gateway.fleet.fold import fold, with_node, with_place, with_seats, with_worn, without_ask
 from helexa.gateway.fleet.model import Ask, Fleet, Place, Status
 from helexa.gateway.plan.evict import AtRest
-from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload, Verdict, Why
+from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Recycle, Refuse, Seat, Unload, Verdict, Why
 from helexa.gateway.plan.place import Claims, candidates, seats, shortlist, spread
 from helexa.gateway.plan.refuse import refusal
 
@@ -43,6 +43,7 @@ def step(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Instruc
     turn.settle()
     if isinstance(event, ev.Ticked):
         turn.unload_idle()
+        turn.recycle_worn()
     return turn.fleet, turn.out
 
 
@@ -282,6 +283,25 @@ class _Turn:
         for place in list(self.fleet.places.get(model, {}).values()):
             if node in (None, place.node):
                 self._unload(Unload(model=model, node=place.node, reason="operator"))
+
+    def recycle_worn(self) -> None:
+        """`defrag_after_cycles`: devices whose memory many loads have cut up, once nothing there has been used for a
+        while. What is loaded there comes back by itself."""
+        for name in self.fleet.worn:
+            node, limit = self.fleet.nodes[name], self.fleet.eviction.defrag_after_cycles
+            worn = [d.index for d in node.devices if d.cycles >= limit and self._rests(name, d.index)]
+            if node.healthy and name not in self.fleet.clearing and worn:
+                self.out.append(Recycle(node=name, device=worn[0], after_cycles=limit))
+                devices = tuple(replace(d, cycles=0) if d.index == worn[0] else d for d in node.devices)
+                self.fleet = with_worn(with_node(self.fleet, replace(node, devices=devices)), name)
+
+    def _rests(self, node: str, device: int) -> bool:
+        settled_by = self.now - self.fleet.eviction.min_residency_s
+        return all(
+            place.status is Status.LOADED and not place.outstanding and place.last_used <= settled_by
+            for place in self.fleet.on_node(node)
+            if device in place.shares
+        )
 
     def unload_idle(self) -> None:
         """`idle_unload_s`: models that nobody used for so long."""

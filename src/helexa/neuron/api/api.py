@@ -30,7 +30,7 @@ from helexa.neuron.api.relay import Relay
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.keeper import Keeper, LoadJob, views
 from helexa.wire import envelopes
-from helexa.wire.control import CountTokens, Discovery, Event, Health, ModelSpec, Unload
+from helexa.wire.control import CountTokens, Discovery, Event, Health, ModelSpec, Recycle, Unload
 
 T = TypeVar("T")
 Handler = Callable[[Request, Reply], Awaitable[None]]
@@ -115,6 +115,8 @@ class Api:
     def _named(self, request: Request) -> Handler | None:
         """Routes with an id in them; a model's id may hold slashes."""
         path = request.path
+        if request.method == "POST" and path.startswith("/devices/") and path.endswith("/recycle"):
+            return self._recycle
         if request.method != "GET":
             return None
         if path.startswith("/jobs/"):
@@ -202,6 +204,14 @@ class Api:
 
     async def _count_tokens(self, request: Request, reply: Reply) -> None:
         answers.send(reply, await self._counting(_decode(request, CountTokens)))
+
+    async def _recycle(self, request: Request, reply: Reply) -> None:
+        number = request.path.removeprefix("/devices/").removesuffix("/recycle")
+        if not number.isdecimal():
+            raise NotFound(path=request.path)
+        order = _decode(request, Recycle)
+        reloads = await self._keeper.recycle(int(number), after_cycles=order.after_cycles)
+        answers.send(reply, {"status": "recycled", "reloads": reloads})
 
     async def _drain(self, _: Request, reply: Reply) -> None:
         self._keeper.drain()

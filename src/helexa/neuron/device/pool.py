@@ -100,6 +100,7 @@ class _Post:
     suspicion: str = ""
     exit: Exit | None = None
     restarts: int = 0
+    cycles: int = 0
     recycling: bool = False
     crashes: int = 0
     stillborn: int = 0
@@ -158,6 +159,10 @@ class Pool:
         """How often this device's worker was replaced."""
         return self._posts[device].restarts
 
+    def cycles(self, device: int) -> int:
+        """Models that this worker has loaded and unloaded again: each may leave the device's memory in more pieces."""
+        return self._posts[device].cycles
+
     def suspicion(self, device: int) -> str:
         """The fault for which the device is in quarantine; empty when it is not."""
         return self._posts[device].suspicion
@@ -177,6 +182,7 @@ class Pool:
     async def unload(self, device: int, model_id: str) -> None:
         """Unload a model. Raises as `load` does."""
         await self._ask(device, lambda id: jobs.Unload(id=id, model_id=model_id), SHORT_JOB_S)
+        self._posts[device].cycles += 1
 
     async def memory(self, device: int) -> tuple[int, int] | None:
         """(used, free) MiB as the worker's engines see the device, or None when they cannot say."""
@@ -289,7 +295,7 @@ class Pool:
         """Start a worker and stay with it until it ends. Raises WorkerLost when it does not even start."""
         process = await WorkerProcess.start(post.seat.worker)
         again = post.restarts > 0
-        post.process, post.started_s, post.stillborn = process, self._clock.now(), 0
+        post.process, post.started_s, post.stillborn, post.cycles = process, self._clock.now(), 0, 0
         self._set(post, "quarantined" if post.suspicion else "ready", post.suspicion)
         self._crew.start(self._prepare(post, process), name=f"prepare {post.seat.worker}")
         if again:

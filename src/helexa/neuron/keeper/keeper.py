@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helexa.base.clock import Clock
-from helexa.base.errors import Conflict, HelexaError, Refused, Unavailable, UnknownModel, UpstreamFailed
+from helexa.base.errors import Conflict, HelexaError, NotFound, Refused, Unavailable, UnknownModel, UpstreamFailed
 from helexa.base.ids import canonical, fresh
 from helexa.base.tasks import Crew
 from helexa.neuron.core import lifecycle as life
@@ -141,6 +141,21 @@ class Keeper:
             )
             raise Conflict(reason=f"`{entry.model_id}` {why} after {drain_s or 0:g} s")
         return held_mb if entry.freed_mb is None else entry.freed_mb
+
+    async def recycle(self, device: int, *, after_cycles: int = 0) -> list[str]:
+        """Replace an idle device's worker, so that its memory is whole again, and bring its models back; returns their
+        ids. Raises NotFound, and Conflict when the device is in use or its worker had fewer than `after_cycles`."""
+        if device not in self._host.devices:
+            raise NotFound(f"there is no device {device} on this neuron")
+        here = [entry for entry in self._entries.values() if device in _devices_of(entry)]
+        busy = [entry.model_id for entry in here if not _rests(entry)]
+        cycles = self._pool.cycles(device)
+        if busy:
+            raise Conflict(reason=f"device {device} is in use by {', '.join(busy)}")
+        if cycles < after_cycles:
+            raise Conflict(reason=f"the worker of device {device} had {cycles} load cycles, not {after_cycles}")
+        await self._pool.recycle(device, f"recycled after {cycles} load cycles")
+        return [entry.model_id for entry in here]
 
     def seat(self, model_id: str, *, queued: bool = True, body: bytes = b"") -> AbstractAsyncContextManager[Seat]:
         """A seat on a loaded model. Raises UnknownModel, or Unavailable with a Retry-After."""
@@ -544,6 +559,15 @@ class Keeper:
         here = ", ".join(f"`{name}`" for name, e in self._entries.items() if isinstance(e.state, life.Loaded))
         hint = f"Loaded here: {here}." if here else "Nothing is loaded here."
         return UnknownModel(f"The model `{model_id}` is not loaded on this neuron. {hint}", model=model_id, hint=hint)
+
+
+def _devices_of(entry: _Entry) -> tuple[int, ...]:
+    plan = views.plan_of(entry.state)
+    return plan.devices if plan is not None else ()
+
+
+def _rests(entry: _Entry) -> bool:
+    return isinstance(entry.state, life.Loaded) and entry.seats is not None and not entry.seats.in_flight
 
 
 def _forget_socket(entry: _Entry) -> None:

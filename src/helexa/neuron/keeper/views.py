@@ -111,7 +111,7 @@ def with_worker(health: DeviceHealth, pool: Pool) -> DeviceHealth:
     index, end = health.index, pool.last_exit(health.index)
     health.worker, health.worker_state = pool.name(index), pool.state(index)
     health.worker_error = pool.suspicion(index) or pool.why(index) or None
-    health.worker_restarts = pool.restarts(index)
+    health.worker_restarts, health.cycles = pool.restarts(index), pool.cycles(index)
     if end is not None:
         health.worker_exit = WorkerExit(how=end.how, at=end.at, lines=list(end.lines))
     return health
