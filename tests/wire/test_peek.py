@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helexa.base.errors import InvalidRequest
-from helexa.wire.peek import peek, rewrite_model
+from helexa.wire.peek import PREFIX_BYTES, peek, prefix_of, rewrite_model
 
 KEYS = st.sampled_from(
     ['"model"', '"mod\\u0065l"', '"\\u006dodel"', '"models"', '"Model"', '"a\\"model"', '"x"', '"{"']
@@ -128,3 +128,28 @@ def test_a_peek_names_what_is_wrong(body: bytes, param: str | None) -> None:
     with pytest.raises(InvalidRequest) as caught:
         peek(body)
     assert caught.value.param == param
+
+
+def conversation(*turns: str, key: str = "messages") -> bytes:
+    return json.dumps({"model": "m", key: [{"role": "user", "content": text} for text in turns]}).encode()
+
+
+def test_a_conversation_that_goes_on_keeps_the_prefix_that_it_began_with() -> None:
+    long = "once upon a time " * 50
+    first, second = conversation(long), conversation(long, "and then?")
+    assert prefix_of(first, "/v1/chat/completions") == prefix_of(second, "/v1/chat/completions") is not None
+    assert prefix_of(conversation("x" + long), "/v1/chat/completions") != prefix_of(first, "/v1/chat/completions")
+    assert len(prefix_of(first, "/v1/chat/completions") or "") == PREFIX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("body", "endpoint"),
+    [
+        pytest.param(conversation("hi"), "/v1/chat/completions", id="short"),
+        pytest.param(conversation("x" * 999), "/v1/embeddings", id="an endpoint without a prompt"),
+        pytest.param(conversation("x" * 999, key="prompts"), "/v1/completions", id="no prompt in it"),
+        pytest.param(b"x" * 2000 + conversation("x" * 999), "/v1/chat/completions", id="its key comes late"),
+    ],
+)
+def test_what_has_no_long_prompt_at_its_beginning_has_no_prefix(body: bytes, endpoint: str) -> None:
+    assert prefix_of(body, endpoint) is None

@@ -231,7 +231,7 @@ class Cortex:
             self._watches[node].poll_now()
 
     async def _tick(self) -> None:
-        self.dispatcher.tick()
+        self.dispatcher.tick(self.metrics.new_speeds())
 
     def _count(self, event: ev.Event, out: list[Instruction]) -> None:
         for one in out:

@@ -83,6 +83,7 @@ class Metrics(Collector):
     def __init__(self, fleet: Callable[[], Fleet]) -> None:
         self._fleet = fleet
         self._cells: dict[Key, Cell] = {}
+        self._speeds_told: dict[Key, tuple[float, int]] = {}
         self.evictions: dict[tuple[str, str, str], int] = {}
         self.recycles: dict[tuple[str, str], int] = {}
         self.orphaned_seconds = 0.0
@@ -94,6 +95,18 @@ class Metrics(Collector):
         if found is None:
             found = self._cells[model, node] = Cell()
         return found
+
+    def new_speeds(self) -> dict[Key, tuple[int, float]]:
+        """Of the streams that ended since the last call, by model and node: their number and mean tokens a second."""
+        news: dict[Key, tuple[int, float]] = {}
+        for key, cell in self._cells.items():
+            total = cell.speed.total
+            before, counted = self._speeds_told.get(key, (0.0, 0))
+            if total != before:
+                count = sum(cell.speed.counts)
+                self._speeds_told[key] = total, count
+                news[key] = count - counted, (total - before) / (count - counted)
+        return news
 
     def evicted(self, model: str, node: str, reason: str) -> None:
         key = (model, node, reason)

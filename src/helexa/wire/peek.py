@@ -22,6 +22,12 @@ class Peek(msgspec.Struct, frozen=True):
     stream: bool | None = None
 
 
+PREFIX_BYTES = 512
+"""A prompt that is shorter is read anew sooner than its cache would be worth a detour; a longer conversation keeps
+these bytes whatever is added to it."""
+KEY_WITHIN = 1024
+"""Parameters may come first; further on the key is not looked for."""
+_PROMPTS = {"/v1/chat/completions": b'"messages"', "/v1/completions": b'"prompt"'}
 _PEEK = msgspec.json.Decoder(Peek)
 _KEY = b'"model"'
 
@@ -39,6 +45,17 @@ def peek(body: bytes) -> Peek:
     if not found.model:
         raise InvalidRequest("model: must name a model", param="model")
     return found
+
+
+def prefix_of(body: bytes, endpoint: str) -> str | None:
+    """The bytes with which the prompt begins, to tell prompts that share a beginning; None for a short one."""
+    key = _PROMPTS.get(endpoint)
+    if key is None or len(body) < PREFIX_BYTES:
+        return None
+    at = body.find(key, 0, KEY_WITHIN)
+    if at < 0 or len(body) - at < PREFIX_BYTES:
+        return None
+    return body[at : at + PREFIX_BYTES].decode("latin-1")
 
 
 def rewrite_model(body: bytes, new: str) -> bytes:

@@ -35,11 +35,14 @@ def seats_of(fleet: Fleet) -> dict[str, int]:
     loads=st.lists(st.integers(0, 3), min_size=1, max_size=4),
     affinity=st.sampled_from([None, "s1", "s2", "s3"]),
     waiting=st.booleans(),
+    speeds=st.lists(st.sampled_from([0.0, 20.0, 100.0]), min_size=4, max_size=4),
 )
 def test_a_seat_is_taken_and_given_back_as_the_planner_would(
-    loads: list[int], affinity: str | None, waiting: bool
+    loads: list[int], affinity: str | None, waiting: bool, speeds: list[float]
 ) -> None:
     world, fleet = fleet_of(loads, waiting=waiting)
+    known = {("a", f"n{i}"): (1, speed) for i, speed in enumerate(speeds) if speed}
+    fleet, _ = step(fleet, ev.Ticked(speeds=known), world.now)
     long, out = step(fleet, ev.Arrived(ask=99, model="a", affinity=affinity), world.now)
     ledger = Ledger()
     node = ledger.take(fleet, "a", affinity, world.now)

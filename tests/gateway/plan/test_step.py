@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
+
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Status
 from helexa.gateway.plan.instructions import Load, Refuse, Seat, Unload, Why
-from helexa.gateway.plan.place import MOST
+from helexa.gateway.plan.place import MOST, best_of
 from helexa.wire import control
 
 from .world import World
+
+
+def on_nodes(*names: str) -> World:
+    """Nodes that all hold the model `a`."""
+    world = World(dict.fromkeys(names, 1000), {"a": 400})
+    for name in names:
+        world.tell(ev.ModelSeen(node=name, model=control.Model(id="a")))
+    return world
 
 
 def warm(world: World, model: str) -> int:
@@ -60,6 +72,42 @@ def test_a_session_keeps_its_node_among_equals() -> None:
         taken.add(world.seated[ask].node)
         world.finish(ask)
     assert len(taken) == 1
+
+
+def test_sessions_are_spread_evenly_over_idle_nodes() -> None:
+    """Of three CRCs one would be the least half of the time, the others a quarter each."""
+    world = on_nodes("n0", "n1", "n2")
+    places = [(0, place) for place in world.fleet.places["a"].values()]
+    chosen = Counter(best_of(places, {}, f"session-{number}").node for number in range(3000))
+    assert min(chosen.values()) > 900
+
+
+def test_a_session_goes_to_its_own_node_while_that_has_hardly_more_to_do() -> None:
+    world = on_nodes("n0", "n1", "n2")
+    there = list(world.fleet.places["a"].values())
+    own = best_of([(0, place) for place in there], {}, "s1").node
+    busier = [(9 if place.node == own else 8, place) for place in there]
+    assert best_of(busier, {}, "s1").node == own
+    assert best_of(busier, {}, None).node != own
+    swamped = [(12 if place.node == own else 8, place) for place in there]
+    assert best_of(swamped, {}, "s1").node != own
+
+
+def test_a_node_that_is_known_to_be_twice_as_fast_gets_twice_the_work() -> None:
+    world = on_nodes("fast", "slow")
+    world.tell(ev.Ticked(speeds={("a", "fast"): (5, 80.0), ("a", "slow"): (5, 40.0)}))
+    chosen = Counter(world.seated[world.ask("a")].node for _ in range(30))
+    assert chosen == {"fast": 20, "slow": 10}
+
+
+def test_speeds_are_learned_stream_by_stream_and_outlive_an_eviction() -> None:
+    world = on_nodes("n1")
+    world.tell(ev.Ticked(speeds={("a", "n1"): (1, 100.0), ("a", "gone"): (1, 5.0), ("no", "n1"): (1, 5.0)}))
+    assert world.fleet.speeds == {"a": {"n1": 100.0}}
+    world.tell(ev.Ticked(speeds={("a", "n1"): (1, 50.0)}))
+    assert world.fleet.speeds["a"]["n1"] == pytest.approx(95.0)
+    world.tell(ev.ModelGone(node="n1", model="a"))
+    assert world.fleet.speeds["a"]["n1"] == pytest.approx(95.0)
 
 
 def test_a_model_that_fits_beside_another_evicts_nothing() -> None:

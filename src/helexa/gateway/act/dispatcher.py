@@ -119,8 +119,8 @@ class Dispatcher:
         self._seats.pop(seat.number, None)
         self.tell(ev.Left(ask=seat.number, model=seat.model))
 
-    def tick(self) -> None:
-        self.tell(ev.Ticked())
+    def tick(self, speeds: dict[tuple[str, str], tuple[int, float]] | None = None) -> None:
+        self.tell(ev.Ticked(speeds=speeds or {}))
 
 
 def _no_hands(instruction: Order) -> None:

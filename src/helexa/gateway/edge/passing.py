@@ -8,7 +8,7 @@ from helexa.gateway.edge.translated import passed, refusal
 from helexa.http1.server import Request
 from helexa.wire import envelopes
 from helexa.wire.checks import CHECKS
-from helexa.wire.peek import rewrite_model
+from helexa.wire.peek import prefix_of, rewrite_model
 from helexa.wire.sse import COMMENT, DONE
 
 SESSION_HEADERS = (
@@ -42,7 +42,7 @@ class Passing:
         self.endpoint = endpoint
         self.asked = found.model
         self.stream = bool(found.stream)
-        self.affinity = session_of(request) or found.affinity
+        self.affinity = session_of(request) or found.affinity or prefix_of(request.body, endpoint)
 
     @property
     def verbatim(self) -> bool:

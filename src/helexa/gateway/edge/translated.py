@@ -10,6 +10,7 @@ from helexa.gateway.act.proxy import Headers
 from helexa.http1.server import Request
 from helexa.wire import envelopes
 from helexa.wire.envelopes import Rendered
+from helexa.wire.peek import prefix_of
 from helexa.wire.translate import Exchange
 from helexa.wire.upstream import upstream_fault
 
@@ -33,7 +34,7 @@ class Translated:
         self.asked = asked
         self.endpoint = "/v1/chat/completions"
         self.stream = exchange.stream
-        self.affinity = session or exchange.affinity
+        self.affinity = session or exchange.affinity or prefix_of(exchange.request, self.endpoint)
         note(exchange.notices)
 
     @property

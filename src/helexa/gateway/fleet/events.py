@@ -147,4 +147,9 @@ class Configured(Event, frozen=True):
 
 
 class Ticked(Event, frozen=True):
-    """Time passed: ageing, back-off ends, idle unloads."""
+    """Time passed: ageing, back-off ends, idle unloads.
+
+    `speeds`: of the streams that ended since the last tick, by model and node: their number and mean tokens a second.
+    """
+
+    speeds: dict[tuple[str, str], tuple[int, float]] = {}

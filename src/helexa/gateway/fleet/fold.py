@@ -29,6 +29,8 @@ Entry = TypeVar("Entry", tuple[int, str], tuple[float, float, str])
 
 RATE_WINDOW_S = 1800.0
 """Time constant of a model's request rate: what happened this long ago counts 1/e."""
+SPEED_KEEPS = 0.9
+"""What a stream leaves of the speed that was known before it."""
 BREAKER_TRIPS = 3
 BREAKER_MAX_S = 30.0
 BACKOFF_FIRST_S = 2.0
@@ -85,7 +87,7 @@ def fold(fleet: Fleet, event: ev.Event, now: float) -> Fleet:
         case ev.Configured():
             return _configured(fleet, event, now)
         case ev.Ticked():
-            return _count_uses(fleet, now)
+            return _count_uses(_learn_speeds(fleet, event), now)
         case _:
             return fleet
 
@@ -264,6 +266,19 @@ def _count_uses(fleet: Fleet, now: float) -> Fleet:
         places[model] = {node: replace(place, uses=0) if place.uses else place for node, place in there.items()}
         habits[model] = touched(fleet.habits.get(model, Habit(at=now)), now, uses)
     return with_habits(replace(fleet, places=places, used=frozenset()), habits)
+
+
+def _learn_speeds(fleet: Fleet, event: ev.Ticked) -> Fleet:
+    """An exponential mean over streams. What a node manages is remembered when the model leaves it."""
+    if not event.speeds:
+        return fleet
+    speeds = {model: dict(there) for model, there in fleet.speeds.items()}
+    for (model, node), (streams, mean) in event.speeds.items():
+        if node in fleet.nodes and (model in fleet.places or model in fleet.profiles):
+            there = speeds.setdefault(model, {})
+            before = there.get(node, mean)
+            there[node] = before + (1 - SPEED_KEEPS**streams) * (mean - before)
+    return replace(fleet, speeds=speeds)
 
 
 def rate_now(habit: Habit, now: float) -> float:

@@ -187,6 +187,8 @@ class Fleet(Value, frozen=True):
     idlers: dict[str, float] = {}
     worn: frozenset[str] = frozenset()
     """Nodes with a device that has had `defrag_after_cycles`."""
+    speeds: dict[str, dict[str, float]] = {}
+    """Tokens a second that a stream of a model gets on a node, learned: model -> node -> tokens/s."""
     used: frozenset[str] = frozenset()
     """Models with `uses` that the next tick counts."""
     max_queue: int = 1024

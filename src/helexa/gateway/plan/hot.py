@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from helexa.gateway.fleet.model import Fleet, Place, Status
-from helexa.gateway.plan.place import spread
+from helexa.gateway.plan.place import best_of
 
 
 class _Row:
@@ -41,14 +41,15 @@ class Ledger:
         there = fleet.places.get(model)
         if there is None or model in fleet.asks:
             return None
-        best: Place | None = None
+        rows = self._rows.get(model, _NO_ROWS)
+        ready: list[tuple[int, Place]] = []
         for node, place in there.items():
-            if place.status is not Status.LOADED or not place.ready or not fleet.nodes[node].open(now):
-                continue
-            if best is None or self._order(place, affinity) < self._order(best, affinity):
-                best = place
-        if best is None:
+            if place.status is Status.LOADED and place.ready and fleet.nodes[node].open(now):
+                row = rows.get(node)
+                ready.append((place.outstanding + row.seats if row is not None else place.outstanding, place))
+        if not ready:
             return None
+        best = ready[0][1] if len(ready) == 1 else best_of(ready, fleet.speeds.get(model, {}), affinity)
         row = self._row(model, best.node)
         row.seats += 1
         row.uses += 1
@@ -72,12 +73,6 @@ class Ledger:
         if row is None:
             row = rows[node] = _Row()
         return row
-
-    def _order(self, place: Place, affinity: str | None) -> tuple[int, int, str]:
-        """As `place.spread`, with the seats of now."""
-        outstanding, distance, node = spread(place, affinity)
-        row = self._rows.get(place.model, _NO_ROWS).get(node)
-        return outstanding + row.seats if row is not None else outstanding, distance, node
 
     def settle(self, fleet: Fleet) -> Fleet:
         """The fleet with all rows in it, which are gone from here."""

@@ -7,7 +7,7 @@ a model needs is taken at the profile's `vram_mb`, or at nothing.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -30,6 +30,8 @@ RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
 SHORT = 2
 """How many nodes of each kind are weighed before a decision."""
 MANY = 16
+HARDLY_WORSE = 1.25
+"""How much more work than the least a session's own node may have and is still preferred."""
 MOST = 16
 """Where the indexes find no node, as for a refusal or a wait for busy models, no more than so many are weighed."""
 _NOW = (Verdict.FITS, Verdict.EVICT)
@@ -357,14 +359,29 @@ def seats(fleet: Fleet, model: str, now: float, avoid: frozenset[str]) -> list[P
     ]
 
 
-def spread(place: Place, affinity: str | None) -> tuple[int, int, str]:
-    """The order of a model's places, best first: least outstanding work, the session's own node, the name."""
-    return place.outstanding, _distance(affinity, place.node), place.node
+def best_of(ready: Sequence[tuple[int, Place]], speeds: Mapping[str, float], affinity: str | None) -> Place:
+    """Of places with their outstanding work, the one where a request ends first; among those that are hardly worse
+    the one that this session or prompt (`affinity`) always prefers, whose cache knows it.
+
+    A node's work counts by the tokens a second that its streams have been seen to get there, on average; one that was
+    never seen counts as the fastest, so that it will be.
+    """
+    if len(ready) == 1:
+        return ready[0][1]
+    usual = max((speeds.get(place.node, 0.0) for _, place in ready), default=0.0) or 1.0
+    loads = [((outstanding + 1) * usual / speeds.get(place.node, usual), place) for outstanding, place in ready]
+    if affinity is None:
+        return min(loads, key=lambda one: (one[0], one[1].node))[1]
+    most = HARDLY_WORSE * min(load for load, _ in loads)
+    return min((place for load, place in loads if load <= most), key=lambda place: _distance(affinity, place.node))
 
 
-def _distance(affinity: str | None, node: str) -> int:
-    """Rendezvous hashing: a session keeps its node when others come and go."""
-    return zlib.crc32(f"{affinity}\0{node}".encode()) if affinity else 0
+def _distance(affinity: str, node: str) -> tuple[int, str]:
+    """Rendezvous hashing: a session keeps its node when others come and go.
+
+    A CRC is linear, and the least of three linear hashes is not each of them equally often; the product mends that.
+    """
+    return zlib.crc32(node.encode(), zlib.crc32(affinity.encode())) * 0x9E3779B1 & 0xFFFFFFFF, node
 
 
 def holders(fleet: Fleet, model: str, now: float) -> list[str]:

@@ -15,7 +15,7 @@ from helexa.gateway.fleet.fold import fold, with_node, with_place, with_seats, w
 from helexa.gateway.fleet.model import Ask, Fleet, Place, Status
 from helexa.gateway.plan.evict import AtRest
 from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Recycle, Refuse, Seat, Unload, Verdict, Why
-from helexa.gateway.plan.place import Claims, candidates, seats, shortlist, spread
+from helexa.gateway.plan.place import Claims, best_of, candidates, seats, shortlist
 from helexa.gateway.plan.refuse import refusal
 
 _ROOM_COMES = (Verdict.EVICT, Verdict.BUSY)
@@ -88,11 +88,9 @@ def take_seat(fleet: Fleet, place: Place, ask: int, now: float) -> tuple[Fleet, 
 
 
 def best_seat(fleet: Fleet, ask: Ask, now: float) -> Place | None:
-    """Least outstanding work; among equals the node that this session (`affinity`) always prefers, then the name."""
-    open_to = seats(fleet, ask.model, now, ask.avoid)
-    if len(open_to) < 2:
-        return open_to[0] if open_to else None
-    return min(open_to, key=lambda place: spread(place, ask.affinity))
+    """Least outstanding work for what each node manages; among equals the session's own node, then the name."""
+    ready = [(place.outstanding, place) for place in seats(fleet, ask.model, now, ask.avoid)]
+    return best_of(ready, fleet.speeds.get(ask.model, {}), ask.affinity) if ready else None
 
 
 def _queue_full(ask: int, model: str, waiting: int) -> Refuse:
