@@ -22,6 +22,7 @@ from helexa.neuron.harness import DeviceRef, LoadOrder
 from helexa.neuron.sources.library import AtHand, NotHere
 from helexa.wire.control import ModelSpec
 
+LOAD_LIMIT_S = 60.0
 MOST_OPEN = 4
 LOAD_LIMIT_S = 60.0
 WORKER = 0
