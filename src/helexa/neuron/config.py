@@ -64,6 +64,12 @@ class Watchdog(Table):
     load_s: float = 300.0
 
 
+class KvStore(Table):
+    """`[kv_store]`: disk space for the KV cache of idle conversations while their model is unloaded (MiB; 0: none)."""
+
+    budget_mb: int = 1024
+
+
 class DeviceEntry(Table):
     """`[[devices]]`: one device to use. `index` is the device's number among those of its kind (CUDA ordinal 1 is
     `kind = "cuda", index = 1`); `memory_mb` caps what helexa uses of it (MiB); `threads` is for `cpu` devices."""
@@ -88,6 +94,7 @@ class NeuronConfig(Table):
     sources: dict[str, SourceEntry] = {}
     default_models: list[DefaultModel] = []
     admission: Admission = msgspec.field(default_factory=Admission)
+    kv_store: KvStore = msgspec.field(default_factory=KvStore)
     watchdog: Watchdog = msgspec.field(default_factory=Watchdog)
     devices: list[DeviceEntry] = []
     cpu_devices: int | None = None
@@ -118,6 +125,7 @@ def problems(config: NeuronConfig) -> Iterator[str]:
     """What is wrong beyond shape: each text names its key, what was given, and what would be right."""
     yield from _range("port", config.port, 1, 65535)
     yield from _admission(config.admission)
+    yield from _range("kv_store.budget_mb", config.kv_store.budget_mb, 0)
     yield from _range("watchdog.step_s", config.watchdog.step_s, 1)
     yield from _range("watchdog.load_s", config.watchdog.load_s, 1)
     yield from _devices(config)

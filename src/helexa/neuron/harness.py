@@ -28,7 +28,8 @@ class LoadOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     `files` are absolute paths, the first one the entry point; `socket` is where the model must be served;
     `context` is tokens per sequence, `slots` how many sequences decode together; `options` are the engine's own, and
-    an engine raises `BadOption` for one that it does not know.
+    an engine raises `BadOption` for one that it does not know. In `kv_folder` it may keep the KV cache of so many
+    tokens of idle conversations while the model is unloaded; empty, or gone by then: nothing.
     """
 
     model_id: str
@@ -38,6 +39,8 @@ class LoadOrder(msgspec.Struct, frozen=True, kw_only=True):
     context: int
     slots: int
     options: dict[str, Any] = {}
+    kv_folder: str = ""
+    kv_keep_tokens: int = 0
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +54,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     mapped: bool = False
     tool_call: bool = False
     reasoning: bool = False
+    kv_restored_tokens: int = 0
+    """Tokens of conversations that were kept across an unload and need no prefill now."""
     kv_tokens: int | None = None
     """Tokens of KV cache that all sequences share; None: each has its own, for `context_length` tokens."""
     pulse: str = ""

@@ -150,6 +150,7 @@ class Model(Lean):
     load_s: float | None = None
     in_flight: int = 0
     pinned: bool = False
+    kv_restored_tokens: int = 0
     recoveries: int = 0
     last_error: str | None = None
     """Why it was last brought back, while it is loaded again."""

@@ -47,6 +47,7 @@ class Client:
         self.neuron = neuron
         self.origin = Origin(host="127.0.0.1", port=neuron.port)
         self.headers: list[tuple[bytes, bytes]] = []
+        self.patience_s = PATIENCE_S
 
     async def get(self, path: str) -> Got:
         return await self._ask(b"GET", path, b"", [])
@@ -70,7 +71,7 @@ class Client:
                 yield answer
 
     async def _ask(self, method: bytes, path: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> Got:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             answer = await self.origin.request(method, path.encode(), self.headers + headers, body)
             return Got(answer, await answer.read(1 << 22))
 

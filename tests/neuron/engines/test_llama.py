@@ -111,6 +111,26 @@ async def _busy_slots(socket: str) -> int:
     return body.count(b'"is_processing":true')
 
 
+async def test_a_conversation_survives_the_eviction_of_its_model(client: Client, model_id: str) -> None:
+    """Its second turn, after an unload and a load, finds nearly all of its prompt computed."""
+    client.patience_s = 25.0  # it computes some hundred tokens, and may have to share its processors
+    spec = {"model_id": model_id, "context": 2048, "options": {"slots": 2, "threads": 1}}
+    turns = [{"role": "user", "content": "Repeat these words: " + " ".join(f"w{at}" for at in range(120))}]
+    body = {"model": model_id, "max_tokens": 8, "temperature": 0}
+    await client.post("/models/unload", {"model_id": model_id})
+    await client.post("/models/load", spec)
+    assert (await client.get("/models")).json[0]["kv_restored_tokens"] == 0
+    first = (await client.post("/v1/chat/completions", body | {"messages": turns})).json
+
+    await client.post("/models/unload", {"model_id": model_id})
+    await client.post("/models/load", spec)
+    assert (await client.get("/models")).json[0]["kv_restored_tokens"] >= first["usage"]["prompt_tokens"]
+
+    turns += [first["choices"][0]["message"], {"role": "user", "content": "Go on."}]
+    second = (await client.post("/v1/chat/completions", body | {"messages": turns})).json["usage"]
+    assert second["prompt_tokens_details"]["cached_tokens"] >= 0.95 * second["prompt_tokens"]
+
+
 async def test_an_option_llama_does_not_know_is_refused_with_those_it_does(client: Client, model_id: str) -> None:
     await client.post("/models/unload", {"model_id": model_id})
     got = await client.post("/models/load", {"model_id": model_id, "options": {"n_gpu_layer": 1}})

@@ -1,4 +1,4 @@
-"""Folders: of the state, and the private one of the models' sockets with the end of what killed daemons left behind."""
+"""Folders: of the state, and private ones for sockets and KV caches; what killed daemons left behind is removed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ def state_folder(environ: Mapping[str, str], state_dir: str | None) -> Path:
 
 @contextmanager
 def socket_folder(environ: Mapping[str, str]) -> Generator[Path]:
-    """A folder that only this user can enter, for as long as the block lasts. Its path is short: a socket's may have
-    107 bytes. A lock in it says that its owner lives; process ids would not do, as containers share folders."""
+    """A private folder with a short path: a socket's may have 107 bytes."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     base = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
+    with private_folder(base) as folder:
+        yield folder
+
+
+@contextmanager
+def private_folder(base: Path) -> Generator[Path]:
+    """A folder in `base` that only this user can enter, for as long as the block lasts. A lock in it says that its
+    owner lives; process ids would not do, as containers share folders."""
     _sweep(base)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     try:

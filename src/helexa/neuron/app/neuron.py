@@ -23,12 +23,13 @@ from helexa.neuron.api.metrics import Metrics
 from helexa.neuron.api.refusals import refusal
 from helexa.neuron.api.relay import Relay
 from helexa.neuron.app.activation import Warmup
-from helexa.neuron.app.folder import socket_folder, state_folder
+from helexa.neuron.app.folder import private_folder, socket_folder, state_folder
 from helexa.neuron.app.host import REFRESH_S, HostView, Uptime
 from helexa.neuron.config import NeuronConfig
 from helexa.neuron.device.pool import WATCH_S, Pool, Seat
 from helexa.neuron.discovery.host import survey
 from helexa.neuron.keeper import Host, Keeper, Notebook, Vocabularies
+from helexa.neuron.keeper.shelf import Shelf
 from helexa.neuron.sources.library import from_config
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Neuron:
         stack.push_async_callback(self.pool.close)
         host = replace(
             _host(config, view, harnesses, sockets, self.boot_id),
+            shelf=_shelf(config, stack),
             note=notebook.note,
             holds_mb=partial(view.holds_mb, pool=self.pool),
         )
@@ -163,6 +165,19 @@ def _host(
         boot_id=boot_id,
         blocked=lambda: view.blocked,
     )
+
+
+def _shelf(config: NeuronConfig, stack: AsyncExitStack) -> Shelf | None:
+    """The place for KV caches, where there is a budget and a folder that can be written to."""
+    if not config.kv_store.budget_mb:
+        return None
+    base = state_folder(os.environ, config.state_dir) / "kv"
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        return Shelf(stack.enter_context(private_folder(base)) / "models", config.kv_store.budget_mb)
+    except OSError as error:
+        log.warning("no KV cache is kept across unloads: %s", error)
+        return None
 
 
 def _warn_if_open(config: NeuronConfig) -> None:

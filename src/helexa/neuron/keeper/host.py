@@ -10,6 +10,7 @@ from typing import Protocol
 from helexa.neuron.core.measured import Circumstances
 from helexa.neuron.core.plan import DeviceState, LoadPlan
 from helexa.neuron.harness import DeviceRef, Report
+from helexa.neuron.keeper.shelf import Shelf
 from helexa.wire.control import ModelSpec
 
 
@@ -42,6 +43,7 @@ class Host:
     max_wait_s: float = 30.0
     step_limit_s: float = 120.0
     load_limit_s: float = 300.0
+    shelf: Shelf | None = None
     boot_id: str = ""
     note: Callable[[Circumstances, int, int], None] = lambda of, predicted_mb, measured_mb: None
     holds_mb: Callable[[int], int | None] = lambda device: None

@@ -238,6 +238,8 @@ class Keeper:
     async def close(self, within_s: float) -> None:
         """Stop taking work, wake who waits, give requests `within_s` to end, then unload everything."""
         self.drain()
+        if self._host.shelf is not None:
+            self._host.shelf.clear()
         for job in self._jobs.running():
             job.finish(Conflict(reason="this neuron is shutting down"))
         loaded = [entry for entry in self._entries.values() if isinstance(entry.state, life.Loaded)]
@@ -433,6 +435,8 @@ class Keeper:
             await self._pool.recycle(device, f"unloading {entry.model_id} failed")
         except HelexaError:
             pass  # the worker is gone, and the model with it
+        if self._host.shelf is not None:
+            await asyncio.to_thread(self._host.shelf.prune)
         self._tell(entry, life.Freed())
 
     async def _leave(self, entry: _Entry, force: bool, drain_s: float | None) -> None:
@@ -476,6 +480,7 @@ class Keeper:
     def _order(self, model_id: str, plan: LoadPlan, files: tuple[str, ...]) -> LoadOrder:
         """The plan as its engine gets it; a fresh socket each time, for a stale one makes a server refuse to start."""
         self._sockets += 1
+        kv_folder, kv_keep_tokens = self._host.shelf.place(plan, files) if self._host.shelf else ("", 0)
         return LoadOrder(
             model_id=model_id,
             files=files,
@@ -484,6 +489,8 @@ class Keeper:
             context=plan.context,
             slots=plan.slots,
             options=plan.options,
+            kv_folder=kv_folder,
+            kv_keep_tokens=kv_keep_tokens,
         )
 
     def _device(self, share: Share, plan: LoadPlan) -> DeviceRef:

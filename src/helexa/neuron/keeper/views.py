@@ -86,6 +86,7 @@ def _served(row: Model, state: life.Loaded) -> None:
     row.limit = Limit(context=facts.context_length, output=facts.max_output_tokens)
     row.tool_call, row.reasoning = facts.tool_call, facts.reasoning
     row.load_s = round(state.load_s, 3)
+    row.kv_restored_tokens = facts.kv_restored_tokens
     row.recoveries, row.last_error = state.attempt, state.error or None
     row.servable = Servable(ok=True)
 

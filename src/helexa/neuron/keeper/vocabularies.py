@@ -24,7 +24,6 @@ from helexa.wire.control import ModelSpec
 
 LOAD_LIMIT_S = 60.0
 MOST_OPEN = 4
-LOAD_LIMIT_S = 60.0
 WORKER = 0
 
 

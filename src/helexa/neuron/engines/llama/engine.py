@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import socket
 from typing import Any
 
 import msgspec
@@ -13,14 +12,14 @@ import msgspec
 from helexa.base.resident import anonymous_mb
 from helexa.base.units import MIB
 from helexa.neuron.core.footprint import CPU_BATCH_TOKENS
-from helexa.neuron.engines.llama import options
+from helexa.neuron.engines.llama import options, shelf
 from helexa.neuron.engines.llama.binding import xl
+from helexa.neuron.engines.llama.inside import ask
 from helexa.neuron.harness import DeviceRef, Engine, Facts, LoadOrder, Report, Resident
 
 SPARE_HTTP_THREADS = 16
 """A kept-alive connection holds a thread of llama.cpp's server, so there are more threads than seats."""
 ERRORS_ONLY = 1
-PROPS_TIMEOUT_S = 10.0
 MAX_OUTPUT_TOKENS = 8192
 
 
@@ -52,18 +51,19 @@ class Props(msgspec.Struct):
 class LlamaResident:
     """A model that llama.cpp serves."""
 
-    def __init__(self, server: Any, facts: Facts, path: str) -> None:
-        self._server, self._facts, self._path = server, facts, path
+    def __init__(self, server: Any, facts: Facts, order: LoadOrder) -> None:
+        self._server, self._facts, self._order = server, facts, order
 
     @property
     def facts(self) -> Facts:
         return self._facts
 
     def unload(self) -> None:
-        """Stop the server and free model and context."""
+        """Stop the server and free model and context; idle conversations are kept where the order says."""
+        shelf.save(self._order.socket, self._order.kv_folder, self._order.kv_keep_tokens)
         self._server = None  # its destructor is the only way to stop it
         gc.collect()
-        _forget(self._path)
+        _forget(self._order.socket)
 
 
 class LlamaEngine:
@@ -82,7 +82,8 @@ class LlamaEngine:
             raise RuntimeError(f"llama.cpp could not load {order.files[0]}") from error
         report("ready", None)
         facts = _facts(read_props(order.socket), order, params, _used_mb(order) - before_mb)
-        return LlamaResident(server, facts, order.socket)
+        restored = shelf.restore(order.socket, order.kv_folder, order.slots)
+        return LlamaResident(server, msgspec.structs.replace(facts, kv_restored_tokens=restored), order)
 
     def memory(self) -> tuple[int, int] | None:
         """Of the first GPU that llama.cpp drives; a CPU's memory is known better outside."""
@@ -106,6 +107,7 @@ def make_params(order: LoadOrder) -> Any:
     params.fit_params = False  # the plan has decided; llama.cpp would quietly shrink it
     _place(params, order.devices)
     params.verbosity = ERRORS_ONLY
+    params.slot_save_path = order.kv_folder and f"{order.kv_folder}/"
     if device.kind == "cpu":
         params.n_batch = CPU_BATCH_TOKENS
     if device.threads is not None:
@@ -138,12 +140,7 @@ def _attach_projector(params: Any, order: LoadOrder) -> None:
 
 def read_props(path: str) -> Props:
     """Ask the server that listens at `path` what it has loaded."""
-    with socket.socket(socket.AF_UNIX) as conn:
-        conn.settimeout(PROPS_TIMEOUT_S)
-        conn.connect(path)
-        conn.sendall(b"GET /props HTTP/1.0\r\nHost: engine\r\n\r\n")
-        answer = b"".join(iter(lambda: conn.recv(65536), b""))
-    return msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=Props)
+    return msgspec.json.decode(ask(path, "GET", "/props")[1], type=Props)
 
 
 def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
