@@ -435,7 +435,7 @@ class Keeper:
             await self._pool.recycle(device, f"unloading {entry.model_id} failed")
         except HelexaError:
             pass  # the worker is gone, and the model with it
-        if self._host.shelf is not None:
+        if self._host.shelf is not None and not self.draining:
             await asyncio.to_thread(self._host.shelf.prune)
         self._tell(entry, life.Freed())
 

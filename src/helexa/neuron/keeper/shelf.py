@@ -5,6 +5,7 @@ The folders are this daemon's own and go with it: what people said is not kept l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from pathlib import Path
@@ -35,13 +36,13 @@ class Shelf:
         return str(folder), int(room / bytes_per_token)
 
     def prune(self) -> None:
-        """Hold the budget."""
-        folders = sorted(self._root.iterdir(), key=_written, reverse=True)
+        """Hold the budget. A worker may be writing or clearing up meanwhile: what is gone by now takes no room."""
         total = 0
-        for folder in folders:
-            total += sum(file.stat().st_size for file in folder.iterdir())
-            if total > self._budget_bytes:
-                _empty(folder)
+        with contextlib.suppress(FileNotFoundError):
+            for folder in sorted(self._root.iterdir(), key=_written, reverse=True):
+                total += sum(file.stat().st_size for file in folder.iterdir())
+                if total > self._budget_bytes:
+                    _empty(folder)
 
     def clear(self) -> None:
         """Keep nothing from here on: an engine writes only to a folder that is there."""
