@@ -22,9 +22,11 @@ def model_id(smollm2_path: Path) -> str:
 
 @pytest.fixture
 async def client(model_id: str):
-    config = NeuronConfig(port=0, devices=[DeviceEntry(kind="cpu", memory_mb=4000)])
+    # one thread: several wait for each other at every step, which takes for ever on processors that have other work
+    config = NeuronConfig(port=0, devices=[DeviceEntry(kind="cpu", memory_mb=4000, threads=1)])
     async with Neuron(config, drain_s=0.5) as neuron:
         client = Client(neuron)
+        client.patience_s = 25.0
         body = {"model_id": model_id, "context": 2048, "options": {"slots": 2}}
         assert (await client.post("/models/load", body)).json == {"status": "loaded"}
         yield client
@@ -113,8 +115,7 @@ async def _busy_slots(socket: str) -> int:
 
 async def test_a_conversation_survives_the_eviction_of_its_model(client: Client, model_id: str) -> None:
     """Its second turn, after an unload and a load, finds nearly all of its prompt computed."""
-    client.patience_s = 25.0  # it computes some hundred tokens, and may have to share its processors
-    spec = {"model_id": model_id, "context": 2048, "options": {"slots": 2, "threads": 1}}
+    spec = {"model_id": model_id, "context": 2048, "options": {"slots": 2}}
     turns = [{"role": "user", "content": "Repeat these words: " + " ".join(f"w{at}" for at in range(120))}]
     body = {"model": model_id, "max_tokens": 8, "temperature": 0}
     await client.post("/models/unload", {"model_id": model_id})
