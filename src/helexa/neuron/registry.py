@@ -66,6 +66,15 @@ _ALL = (
         splits=True,
         vocabulary="helexa.neuron.engines.llama.vocabulary:VocabularyEngine",
     ),
+    Harness(
+        name="openvino",
+        target="helexa.neuron.engines.openvino:OpenVinoEngine",
+        formats=("gguf",),
+        module="openvino_genai",
+        extra="openvino",
+        kinds=("cpu",),
+        light=False,
+    ),
     Harness(name="echo", target="helexa.neuron.engines.echo:EchoEngine", formats=("any",)),
 )
 HARNESSES = {harness.name: harness for harness in _ALL}

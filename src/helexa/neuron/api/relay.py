@@ -32,7 +32,7 @@ IDLE_CONNECTION_S = 4.0
 """llama.cpp closes a connection that was idle for 5 s; one that is younger is surely open."""
 _UPSTREAM_HEADERS: list[Header] = [(b"content-type", b"application/json")]
 _STREAMABLE = frozenset(("/v1/chat/completions", "/v1/completions"))
-_KEPT_HEADERS = frozenset((b"content-type", b"cache-control", b"x-accel-buffering"))
+_KEPT_HEADERS = frozenset((b"content-type", b"cache-control", b"x-accel-buffering", b"x-helexa-ignored"))
 
 
 class Relay:

@@ -16,6 +16,7 @@ from helexa.http1.message import Request
 from helexa.http1.server import Reply
 from helexa.neuron.engines.echo import answers, script
 from helexa.neuron.engines.echo.options import EchoOptions
+from helexa.neuron.engines.serving import bodies
 
 HARD_EXIT = 70
 FAULT_TEXT = "CUDA error: an illegal memory access was encountered"
@@ -85,10 +86,10 @@ class EchoModel:
         cached = self._cache.take(plan.prompt)
         await self._prefill(len(plan.prompt) - cached)
         self._served += 1
-        answer = answers.Answer(
+        answer = bodies.Answer(
             f"echo-{self._served}", self._model_id, int(time.time()), chat=request.path == "/v1/chat/completions"
         )
-        usage = answers.usage(len(plan.prompt), plan.length * ask.n, cached)
+        usage = bodies.usage(len(plan.prompt), plan.length * ask.n, cached)
         if ask.stream:
             return await self._stream(reply, answer, plan, ask, usage)
         try:
@@ -96,24 +97,28 @@ class EchoModel:
                 await self._step(at)
         except StepFailed as error:
             return _refuse(reply, 500, str(error), "server_error")
-        return reply.send(200, answers.JSON_HEADERS, answer.whole(plan, ask.n, usage))
+        return reply.send(
+            200,
+            bodies.JSON_HEADERS,
+            answer.whole([answers.choice(answer, plan, index) for index in range(ask.n)], usage),
+        )
 
     async def _stream(
-        self, reply: Reply, answer: answers.Answer, plan: script.Script, ask: script.Ask, usage: dict[str, Any]
+        self, reply: Reply, answer: bodies.Answer, plan: script.Script, ask: script.Ask, usage: dict[str, Any]
     ) -> None:
-        reply.start(200, answers.SSE_HEADERS)
+        reply.start(200, bodies.SSE_HEADERS)
         try:
             for index in range(ask.n):
                 await self._choice(reply, answer, plan, index, usage)
             if ask.with_usage:
                 reply.write(answer.usage_frame(usage))
-            reply.write(answers.DONE)
+            reply.write(bodies.DONE)
         except StepFailed as error:
-            reply.write(answers.event(answers.error(500, str(error), "server_error")))
+            reply.write(bodies.event(bodies.error(500, str(error), "server_error")))
         reply.finish()
 
     async def _choice(
-        self, reply: Reply, answer: answers.Answer, plan: script.Script, index: int, usage: dict[str, Any]
+        self, reply: Reply, answer: bodies.Answer, plan: script.Script, index: int, usage: dict[str, Any]
     ) -> None:
         reply.write(answer.frame({"role": "assistant", "content": ""}, index))
         thought = [("reasoning_content", token) for token in plan.thoughts]
@@ -121,9 +126,9 @@ class EchoModel:
             await self._step(at)
             reply.write(answer.frame({kind: token}, index))
             await reply.drain()
-        for frame in answer.call_frames(plan, index):
+        for frame in answers.call_frames(answer, plan, index):
             reply.write(frame)
-        reply.write(answer.frame({}, index, plan.finish, timings=answers.timings(usage)))
+        reply.write(answer.frame({}, index, plan.finish, timings=bodies.timings(usage)))
 
     async def _prefill(self, tokens: int) -> None:
         if self._options.prefill_tokens_per_s > 0:
@@ -179,7 +184,7 @@ class EchoModel:
 
     def _too_long(self, reply: Reply, tokens: int) -> None:
         message = f"request ({tokens} tokens) exceeds the available context size ({self._context} tokens)"
-        facts = answers.error(400, message, "exceed_context_size_error", n_prompt_tokens=tokens, n_ctx=self._context)
+        facts = bodies.error(400, message, "exceed_context_size_error", n_prompt_tokens=tokens, n_ctx=self._context)
         _send(reply, facts, status=400)
 
 
@@ -195,8 +200,8 @@ def die(how: str) -> None:
 
 
 def _send(reply: Reply, body: dict[str, Any], status: int = 200) -> None:
-    reply.send(status, answers.JSON_HEADERS, answers.encode(body))
+    reply.send(status, bodies.JSON_HEADERS, bodies.encode(body))
 
 
 def _refuse(reply: Reply, status: int, message: str, kind: str) -> None:
-    _send(reply, answers.error(status, message, kind), status=status)
+    _send(reply, bodies.error(status, message, kind), status=status)

@@ -1,0 +1,214 @@
+"""What a request asks of an engine that takes tokens: sampling, the answer's shape, and what goes unheard. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+import msgspec
+
+from helexa.neuron.core.chat import schema
+from helexa.neuron.core.chat.grammar import grammar
+from helexa.wire import intake
+from helexa.wire import openai_chat as shapes
+from helexa.wire.checks import check_chat, check_completions
+
+MOST_CHOICES: Final = 16
+
+_HEARD: Final = frozenset((
+    "model", "messages", "prompt", "tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens",
+    "stop", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repeat_penalty", "presence_penalty",
+    "frequency_penalty", "seed", "n", "logprobs", "stream", "stream_options", "ignore_eos", "chat_template_kwargs",
+    "reasoning_effort", "enable_thinking", "add_generation_prompt", "continue_final_message",
+))  # fmt: skip
+_WITHOUT_EFFECT: Final = frozenset((
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "cache_prompt", "return_progress", "timings_per_token", "id_slot", "modalities", "parallel_tool_calls", "verbosity",
+))  # fmt: skip
+"""Fields that do not change what is said here, or that hold without anything being done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen; the defaults are llama.cpp's, so that an answer does not change with the engine."""
+
+    temperature: float = 0.8
+    top_p: float = 0.95
+    top_k: int = 40
+    min_p: float = 0.05
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    ignore_eos: bool = False
+    grammar: str | None = None
+    """What the answer must obey, in xgrammar's EBNF."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A generation request of either dialect. `prompt` is for completions; `unheard` are the fields without effect
+    here, to be named to the client; `called` that the answer must be a call."""
+
+    sampling: Sampling
+    messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    prompt: str | list[int] | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    called: bool = False
+    continued: bool = False
+    variables: dict[str, Any] = field(default_factory=dict[str, Any])
+    max_tokens: int | None = None
+    stops: tuple[str, ...] = ()
+    choices: int = 1
+    logprobs: bool = False
+    stream: bool = False
+    with_usage: bool = False
+    unheard: tuple[str, ...] = ()
+
+
+def read_chat(body: bytes) -> Ask:
+    """A `/v1/chat/completions` body. Raises InvalidRequest that names the field."""
+    request = check_chat(body)
+    raw = cast(dict[str, Any], msgspec.json.decode(body))
+    choice = request.tool_choice
+    tools = [] if choice == "none" else cast(list[dict[str, Any]], raw.get("tools") or [])
+    must = _must_call(choice, tools)
+    form, lost = schema.call_schema(must, "tools") if must else _form(request.response_format)
+    return Ask(
+        sampling=_sampling(request, raw, form),
+        messages=_text_only(raw["messages"]),
+        tools=tools,
+        called=bool(must),
+        continued=_continued(raw),
+        variables=_variables(request, raw),
+        max_tokens=request.max_completion_tokens or request.max_tokens,
+        stops=_stops(request.stop),
+        choices=_choices(request.n),
+        logprobs=bool(request.logprobs),
+        stream=bool(request.stream),
+        with_usage=bool(request.stream_options and request.stream_options.include_usage),
+        unheard=(*_unheard(raw), *(f"schema.{name}" for name in lost)),
+    )
+
+
+def read_completion(body: bytes) -> Ask:
+    """A `/v1/completions` body, of one prompt. Raises InvalidRequest that names the field."""
+    request = check_completions(body)
+    raw = cast(dict[str, Any], msgspec.json.decode(body))
+    if request.max_tokens == 0:
+        raise intake.refuse("max_tokens", "must be at least 1")
+    return Ask(
+        sampling=_sampling(request, raw, None),
+        prompt=_prompt(request.prompt),
+        max_tokens=request.max_tokens,
+        stops=_stops(request.stop),
+        choices=_choices(request.n),
+        logprobs=request.logprobs is not None,
+        stream=bool(request.stream),
+        with_usage=bool(request.stream_options and request.stream_options.include_usage),
+        unheard=_unheard(raw),
+    )
+
+
+def _prompt(prompt: object) -> str | list[int]:
+    if isinstance(prompt, list) and len(cast(list[Any], prompt)) == 1 and not isinstance(prompt[0], int):
+        prompt = cast(list[object], prompt)[0]
+    if isinstance(prompt, str):
+        return prompt
+    tokens = cast(list[Any], prompt)
+    if not all(isinstance(token, int) for token in tokens):
+        raise intake.refuse("prompt", "this engine takes one prompt a request")
+    return cast(list[int], tokens)
+
+
+def _unheard(raw: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name, value in raw.items() if value is not None and name not in _HEARD | _WITHOUT_EFFECT)
+
+
+def _sampling(
+    request: shapes.Request | shapes.CompletionRequest, raw: dict[str, Any], form: dict[str, Any] | None
+) -> Sampling:
+    repetition = raw.get("repetition_penalty", raw.get("repeat_penalty"))
+    if repetition is not None and not (isinstance(repetition, int | float) and 0 < repetition <= 10):
+        raise intake.refuse("repetition_penalty", "must be over 0, and at most 10")
+    given: dict[str, Any] = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "min_p": request.min_p,
+        "repetition_penalty": repetition,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+        "seed": request.seed,
+        "ignore_eos": raw.get("ignore_eos") is True or None,
+        "grammar": None if form is None else grammar(form),
+    }
+    return Sampling(**{name: value for name, value in given.items() if value is not None})
+
+
+def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())
+
+
+def _choices(n: int | None) -> int:
+    if n is not None and n > MOST_CHOICES:
+        raise intake.refuse("n", f"must be at most {MOST_CHOICES}")
+    return n or 1
+
+
+def _form(wanted: shapes.ResponseFormat | None) -> tuple[dict[str, Any] | None, list[str]]:
+    if wanted is None or wanted.type == "text":
+        return None, []
+    inner = wanted.json_schema
+    if wanted.type == "json_object" or inner is None or not intake.given(inner.schema):
+        return {"type": "object"}, []
+    return schema.constrained(msgspec.json.decode(inner.schema), "response_format.json_schema.schema")
+
+
+def _must_call(choice: str | shapes.ChoiceIn | None, tools: list[dict[str, Any]]) -> list[tuple[str, object]]:
+    """The tools of which one has to be called; none when the model may decide."""
+    offered = [(tool["function"]["name"], tool["function"].get("parameters")) for tool in tools]
+    match choice:
+        case "required":
+            return offered
+        case shapes.ChoiceIn(function=shapes.NamedFunction(name=name)):
+            return [each for each in offered if each[0] == name]
+        case shapes.ChoiceIn(allowed_tools=shapes.AllowedTools(mode="required", tools=allowed)):
+            names = {each.function.name for each in allowed if each.function is not None}
+            return [each for each in offered if each[0] in names]
+        case _:
+            return []
+
+
+def _text_only(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as templates know them. Raises InvalidRequest for a part that is no text."""
+    for at, message in enumerate(messages):
+        content = message.get("content")
+        for part in cast(list[dict[str, Any]], content) if isinstance(content, list) else ():
+            if part.get("type") not in ("text", "refusal"):
+                raise intake.refuse(f"messages.{at}.content", "this model takes text only")
+    return [message | {"role": "system"} if message["role"] == "developer" else message for message in messages]
+
+
+def _continued(raw: dict[str, Any]) -> bool:
+    """Whether the answer goes on with the last message, the assistant's."""
+    last = raw["messages"][-1]
+    if raw.get("add_generation_prompt") is True or raw.get("continue_final_message") is False:
+        return False
+    return last.get("role") == "assistant" and bool(last.get("content")) and not last.get("tool_calls")
+
+
+def _variables(request: shapes.Request, raw: dict[str, Any]) -> dict[str, Any]:
+    """The template's own variables that the request sets."""
+    found: dict[str, Any] = {}
+    if request.reasoning_effort is not None:
+        found["reasoning_effort"] = request.reasoning_effort
+        if request.reasoning_effort == "none":
+            found["enable_thinking"] = False
+    if isinstance(raw.get("enable_thinking"), bool):
+        found["enable_thinking"] = raw["enable_thinking"]
+    more = raw.get("chat_template_kwargs")
+    reserved = {"messages", "tools", "add_generation_prompt"}
+    if isinstance(more, dict):
+        found |= {name: value for name, value in cast(dict[str, Any], more).items() if name not in reserved}
+    return found

@@ -1,0 +1,118 @@
+"""Schemas: what is kept of them, what is named, what is refused, and the grammar that is written of the rest."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helexa.base.errors import InvalidRequest
+from helexa.neuron.core.chat.grammar import grammar
+from helexa.neuron.core.chat.schema import MAX_DEPTH, call_schema, constrained
+
+NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}, "v": {"type": "integer"}}}
+
+
+def kept(schema: object) -> tuple[dict[str, Any], list[str]]:
+    return constrained(schema, "at")
+
+
+def test_what_constrains_is_kept_and_what_explains_is_not() -> None:
+    schema = {
+        "type": "object",
+        "title": "T",
+        "properties": {"a": {"type": "string", "description": "d", "maxLength": 3}},
+    }
+    assert kept(schema) == ({"type": "object", "properties": {"a": {"type": "string", "maxLength": 3}}}, [])
+
+
+def test_what_a_grammar_cannot_hold_is_named() -> None:
+    schema = {"type": "string", "pattern": "^a+$", "format": "date", "maxLength": 1_000_000}
+    assert kept(schema) == ({"type": "string"}, ["format", "maxLength", "pattern"])
+
+
+def test_references_are_put_in_their_places_and_circles_are_left_open() -> None:
+    schema, dropped = kept({"$ref": "#/$defs/node", "$defs": {"node": NODE}})
+    assert schema == {"type": "object", "properties": {"next": {}, "v": {"type": "integer"}}}
+    assert dropped == ["$ref"]
+
+
+def deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "null"}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+def doubling(levels: int) -> dict[str, Any]:
+    """Small, and with its references in their places of 2^levels parts."""
+    two = {f"n{at}": {"anyOf": [{"$ref": f"#/$defs/n{at + 1}"}] * 2} for at in range(levels)}
+    return {"$ref": "#/$defs/n0", "$defs": two | {f"n{levels}": {"type": "null"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "param"),
+    [
+        ({"type": "nonsense"}, "at.type"),
+        ({"properties": {"a": {"type": "nothing"}}}, "at.a.type"),
+        ({"properties": []}, "at"),
+        ({"enum": []}, "at.enum"),
+        ({"minItems": -1}, "at.minItems"),
+        ({"minItems": 3, "maxItems": 2}, "at.minItems"),
+        ({"minLength": 100_000}, "at.minLength"),
+        ({"$ref": "#/nowhere"}, "at.$ref"),
+        ({"$ref": "http://elsewhere"}, "at.$ref"),
+        ({"items": 3}, "at.items"),
+        ("no schema", "at"),
+        (deep(MAX_DEPTH + 1), "at"),
+        (doubling(30), "at"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_nonsense_is_refused_at_its_place(schema: object, param: str) -> None:
+    with pytest.raises(InvalidRequest) as wrong:
+        kept(schema)
+    assert wrong.value.param == param
+
+
+def test_a_call_is_one_of_the_tools_with_its_own_arguments() -> None:
+    schema, dropped = call_schema([("a", {"type": "object"}), ("b", None), ("c", {"pattern": "x"})], "tools")
+    assert [each["properties"]["name"] for each in schema["anyOf"]] == [{"const": name} for name in "abc"]
+    assert all(each["properties"]["arguments"]["type"] == "object" for each in schema["anyOf"])
+    assert dropped == ["pattern"]
+
+
+LEAVES = st.sampled_from(["string", "integer", "number", "boolean", "null"]).map(lambda kind: {"type": kind})
+CONSTANTS = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=3)
+SCHEMA = st.recursive(
+    LEAVES | CONSTANTS.map(lambda value: {"const": value}),
+    lambda inner: (
+        st.dictionaries(st.text(max_size=5), inner, min_size=1, max_size=4).map(lambda p: {"properties": p})
+        | st.lists(inner, min_size=1, max_size=3).map(lambda each: {"anyOf": each})
+        | inner.map(lambda each: {"type": "array", "items": each, "minItems": 1, "maxItems": 3})
+    ),
+    max_leaves=12,
+)
+_RULE = re.compile(r"(\w+) ::= (.*)")
+_TERMINAL = re.compile(r'"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|\{\d*,?\d*\}')
+
+
+@given(SCHEMA)
+def test_a_grammar_refers_only_to_rules_that_it_has(schema: dict[str, Any]) -> None:
+    lines = grammar(constrained(schema, "at")[0]).strip().split("\n")
+    rules = {match[1]: match[2] for line in lines if (match := _RULE.fullmatch(line))}
+    assert len(rules) == len(lines)
+    assert "root" in rules
+    for body in rules.values():
+        assert set(re.findall(r"[a-z]\w*", _TERMINAL.sub(" ", body))) <= rules.keys()
+
+
+@given(CONSTANTS)
+def test_a_constant_is_its_own_json(value: object) -> None:
+    (line, *_) = [each for each in grammar({"const": value}).split("\n") if each.startswith("r0 ")]
+    terminal = line.removeprefix("r0 ::= ")
+    assert json.loads(re.sub(r"\\(.)", r"\1", terminal[1:-1])) == value

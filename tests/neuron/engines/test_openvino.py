@@ -1,0 +1,174 @@
+"""What the openvino engine adds of its own, on the real model in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helexa.http1.client import Origin
+from helexa.neuron.engines.openvino.prefixes import BLOCK_TOKENS, Prefixes, blocks_of
+from helexa.neuron.harness import BadOption, DeviceRef, LoadOrder, Resident
+
+pytestmark = pytest.mark.timeout(120)
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 16}}, "required": ["city"]}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
+QUESTION = [{"role": "user", "content": "What is the weather in Oslo?"}]
+
+Ask = Callable[..., Any]
+
+
+def order(path: Path, socket: str, **options: object) -> LoadOrder:
+    cpu = DeviceRef(kind="cpu", index=0, memory_mb=6000)
+    return LoadOrder(
+        model_id="m", files=(str(path),), devices=(cpu,), socket=socket, context=1024, slots=4, options=dict(options)
+    )
+
+
+def load(path: Path, socket: str, **options: object) -> Resident:
+    pytest.importorskip("openvino_genai")
+    from helexa.neuron.engines.openvino import OpenVinoEngine
+
+    return OpenVinoEngine().load(order(path, socket, **options), lambda _stage, _progress: None)
+
+
+@pytest.fixture(scope="module")
+def socket(smollm2_path: Path) -> Iterator[str]:
+    folder = tempfile.mkdtemp()
+    resident = load(smollm2_path, f"{folder}/s", batch=64)
+    yield f"{folder}/s"
+    resident.unload()
+    assert not Path(f"{folder}/s").exists()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def ask(socket: str) -> Ask:
+    """Posts to the engine's own socket; the answer and its status."""
+
+    async def post(path: str, body: dict[str, Any]) -> tuple[int, Any, list[tuple[bytes, bytes]]]:
+        origin = Origin(unix_path=socket)
+        async with (
+            asyncio.timeout(30),
+            await origin.request(b"POST", path.encode(), [], msgspec.json.encode(body)) as got,
+        ):
+            raw = await got.read(1 << 22)
+        await origin.aclose()
+        return got.status, msgspec.json.decode(raw), got.headers
+
+    def asked(path: str = "/v1/chat/completions", **body: Any) -> tuple[int, Any, list[tuple[bytes, bytes]]]:
+        chat = {"messages": QUESTION} if path.endswith("chat/completions") else {}
+        return asyncio.run(post(path, {"model": "m", **chat, **body}))
+
+    return asked
+
+
+def test_a_required_call_is_made_whatever_the_seed(ask: Ask) -> None:
+    for seed in range(8):
+        status, answer, _ = ask(tools=TOOLS, tool_choice="required", max_tokens=80, seed=seed, temperature=1.5)
+        assert status == 200
+        (choice,) = answer["choices"]
+        assert choice["finish_reason"] == "tool_calls"
+        (call,) = choice["message"]["tool_calls"]
+        assert call["function"]["name"] == "weather"
+        assert json.loads(call["function"]["arguments"]).keys() == {"city"}
+
+
+def test_fields_that_have_no_effect_are_named(ask: Ask) -> None:
+    _, _, headers = ask(max_tokens=2, logit_bias={"5": 1}, typical_p=0.9, tools=TOOLS, user="me")
+    named = dict(headers)[b"x-helexa-ignored"].decode().split(", ")
+    assert sorted(named) == ["logit_bias", "tools", "typical_p"]
+
+
+def test_a_schema_that_makes_no_sense_is_refused_and_harms_nobody(ask: Ask) -> None:
+    for schema in ({"type": "nonsense"}, {"$ref": "#/nowhere"}, {"enum": []}):
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        status, answer, _ = ask(response_format=form, max_tokens=4)
+        assert status == 400
+        assert answer["error"]["param"].startswith("response_format.json_schema.schema")
+    assert ask(max_tokens=2)[0] == 200
+
+
+SCHEMAS = [
+    {"type": "array", "items": {"enum": ['a"b', "c\\d", "é\n", 3, None, {"x": [1]}]}, "minItems": 2, "maxItems": 4},
+    {"anyOf": [{"const": {"a": "b"}}, {"type": "string", "minLength": 3, "maxLength": 5}]},
+    {"properties": {'we"ird': {"type": ["null", "boolean"]}, "n": {"type": "integer"}}, "required": ['we"ird']},
+    {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "required": ["a"], "$defs": {"b": {"const": 1}}},
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: next(iter(schema)))
+def test_every_kind_of_grammar_is_understood(ask: Ask, schema: dict[str, Any]) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    _, answer, _ = ask(response_format=form, max_tokens=60, seed=1, temperature=1.5)
+    json.loads(answer["choices"][0]["message"]["content"])
+
+
+def test_what_is_told_of_the_cache_is_true(ask: Ask) -> None:
+    """Whole blocks of a prompt seen before, none of one that is new."""
+    text = " ".join(f"x{at}" for at in range(200))
+    counts = [ask(messages=[{"role": "user", "content": text}], max_tokens=1)[1]["usage"] for _ in range(2)]
+    cached = [count["prompt_tokens_details"]["cached_tokens"] for count in counts]
+    size = counts[0]["prompt_tokens"]
+    assert cached[0] <= BLOCK_TOKENS  # the system prompt that all share
+    assert cached[1] == (size - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+
+
+def test_the_assistants_last_words_are_continued(ask: Ask) -> None:
+    turns = [*QUESTION, {"role": "assistant", "content": "The weather in"}]
+    _, answer, _ = ask("/apply-template", messages=turns)
+    assert answer["prompt"].endswith("<|im_start|>assistant\nThe weather in")
+
+
+def test_an_image_is_refused(ask: Ask) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    status, answer, _ = ask(messages=[{"role": "user", "content": [part]}])
+    assert (status, answer["error"]["param"]) == (400, "messages.0.content")
+
+
+def test_a_path_that_it_does_not_serve_is_a_404(ask: Ask) -> None:
+    assert ask("/v1/embeddings", input="x")[0] == 404
+
+
+@pytest.mark.parametrize(("name", "value"), [("thread", 1), ("threads", 0), ("kv_cache", "f99"), ("batch", "many")])
+def test_a_wrong_option_is_named(name: str, value: object) -> None:
+    pytest.importorskip("openvino_genai")
+    from helexa.neuron.engines.openvino import options
+
+    with pytest.raises(BadOption) as wrong:
+        options.parse({name: value})
+    assert wrong.value.name == name
+
+
+TOKENS = st.lists(st.integers(0, 3), max_size=4 * BLOCK_TOKENS)
+
+
+@given(TOKENS, TOKENS)
+def test_never_more_is_said_to_be_cached_than_two_prompts_share(first: list[int], second: list[int]) -> None:
+    prefixes = Prefixes(100)
+    assert prefixes.cached(first) == 0
+    prefixes.computed(first)
+    shared = next((at for at, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), None)
+    shared = min(len(first), len(second)) if shared is None else shared
+    cached = prefixes.cached(second)
+    assert cached <= min(shared, max(0, len(second) - 1))
+    assert cached == min(shared // BLOCK_TOKENS * BLOCK_TOKENS, max(0, len(second) - 1))
+
+
+def test_blocks_that_others_need_are_forgotten_oldest_first() -> None:
+    prefixes = Prefixes(4)
+    old, new = [1] * 2 * BLOCK_TOKENS, [2] * 2 * BLOCK_TOKENS
+    prefixes.computed(old)
+    prefixes.computed(new)
+    prefixes.used(blocks_of(2 * BLOCK_TOKENS))
+    assert prefixes.cached([*old, 0]) == 0
+    assert prefixes.cached([*new, 0]) == 2 * BLOCK_TOKENS
