@@ -41,7 +41,9 @@ class Got:
 
 
 class Client:
-    """Talks to one neuron."""
+    """Talks to one neuron. `patience_s` bounds each of its waits."""
+
+    patience_s = PATIENCE_S
 
     def __init__(self, neuron: Neuron) -> None:
         self.neuron = neuron
