@@ -17,6 +17,7 @@ from helexa.neuron.config import DeviceEntry, NeuronConfig
 from helexa.neuron.registry import HARNESSES
 from helexa.wire.control import ModelSpec
 from tests.neuron.api.client import Client
+from tests.neuron.helpers import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
