@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import msgspec
+from msgspec import UNSET
 
-from helexa.wire.intake import ABSENT, Count, ModelName, Natural, NotNegative, Share, TopK
+from helexa.wire.intake import Count, MaybeRaw, ModelName, Natural, NotNegative, Share, TopK
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -154,7 +155,7 @@ class Tool(msgspec.Struct, frozen=True):
     name: str | None = None
     type: str | None = None
     description: str | None = None
-    input_schema: msgspec.Raw = ABSENT
+    input_schema: MaybeRaw = UNSET
     strict: bool | None = None
     defer_loading: bool | None = None
 
@@ -172,7 +173,7 @@ class ThinkingConfig(msgspec.Struct, frozen=True):
 
 class OutputFormat(msgspec.Struct, frozen=True):
     type: str
-    schema: msgspec.Raw = ABSENT
+    schema: MaybeRaw = UNSET
 
 
 class OutputConfig(msgspec.Struct, frozen=True):
@@ -202,9 +203,9 @@ class Request(msgspec.Struct, frozen=True):
     output_format: OutputFormat | None = None
     metadata: Metadata | None = None
     stream: bool | None = None
-    thread: msgspec.Raw = ABSENT
+    thread: MaybeRaw = UNSET
     mcp_servers: list[msgspec.Raw] | None = None
-    container: msgspec.Raw = ABSENT
+    container: MaybeRaw = UNSET
 
 
 REQUEST = msgspec.json.Decoder(Request)
@@ -278,7 +279,7 @@ class BlockIn(msgspec.Struct, frozen=True):
     thinking: str = ""
     id: str = ""
     name: str = ""
-    input: msgspec.Raw = ABSENT
+    input: MaybeRaw = UNSET
 
 
 class DeltaIn(msgspec.Struct, frozen=True):

@@ -7,10 +7,10 @@ however broken, raises anything else.
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from helexa.base.errors import InvalidRequest
 
@@ -54,13 +54,13 @@ def join(*path: str | int) -> str:
     return ".".join(str(part) for part in path if part != "")
 
 
-ABSENT = msgspec.Raw()
-"""Default of an optional raw field; `Raw | None` would refuse everything but null."""
+MaybeRaw: TypeAlias = msgspec.Raw | UnsetType
+"""An optional raw field, with UNSET as its default; `Raw | None` would refuse everything but null."""
 
 
-def given(raw: msgspec.Raw) -> bool:
+def given(raw: MaybeRaw) -> TypeGuard[msgspec.Raw]:
     """Whether an optional raw field holds anything; `null` is absence."""
-    return raw is not ABSENT and memoryview(raw)[0] != _NULL
+    return raw is not UNSET and memoryview(raw)[0] != _NULL
 
 
 _NULL = ord("n")

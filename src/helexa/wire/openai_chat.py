@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
-from helexa.wire.intake import ABSENT, Count, Int64, ModelName, Natural, NotNegative, Share, TopK
+from helexa.wire.intake import Count, Int64, MaybeRaw, ModelName, Natural, NotNegative, Share, TopK
 
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -87,7 +87,7 @@ MessageIn: TypeAlias = SystemIn | DeveloperIn | UserIn | AssistantIn | ToolResul
 class FunctionTool(msgspec.Struct, frozen=True):
     name: str
     description: str | None = None
-    parameters: msgspec.Raw = ABSENT
+    parameters: MaybeRaw = UNSET
     strict: bool | None = None
 
 
@@ -118,7 +118,7 @@ class ChoiceIn(msgspec.Struct, frozen=True):
 
 class JsonSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
-    schema: msgspec.Raw = ABSENT
+    schema: MaybeRaw = UNSET
     strict: bool | None = None
     description: str | None = None
 
@@ -174,7 +174,7 @@ class Request(Asked, frozen=True, kw_only=True, gc=False):
     verbosity: str | None = None
     stream_options: StreamOptions | None = None
     modalities: list[str] | None = None
-    audio: msgspec.Raw = ABSENT
+    audio: MaybeRaw = UNSET
 
 
 Tokens: TypeAlias = str | list[str | Natural | list[Natural]]
@@ -383,7 +383,7 @@ class Chunk(msgspec.Struct, frozen=True):
     choices: list[Choice] | None = None
     usage: UsageIn | None = None
     timings: Timings | None = None
-    error: msgspec.Raw = ABSENT
+    error: MaybeRaw = UNSET
     object: str | None = None
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import msgspec
+from msgspec import UNSET
 
-from helexa.wire.intake import ABSENT, Count, ModelName, NotNegative, Share
+from helexa.wire.intake import Count, MaybeRaw, ModelName, NotNegative, Share
 
 
 class ItemKind(msgspec.Struct, frozen=True):
@@ -70,7 +71,7 @@ class Tool(msgspec.Struct, frozen=True):
     type: str
     name: str | None = None
     description: str | None = None
-    parameters: msgspec.Raw = ABSENT
+    parameters: MaybeRaw = UNSET
     strict: bool | None = None
     tools: list[Tool] | None = None
 
@@ -91,7 +92,7 @@ class Choice(msgspec.Struct, frozen=True):
 class Format(msgspec.Struct, frozen=True):
     type: str
     name: str | None = None
-    schema: msgspec.Raw = ABSENT
+    schema: MaybeRaw = UNSET
     strict: bool | None = None
 
 
@@ -125,8 +126,8 @@ class Request(msgspec.Struct, frozen=True):
     stream: bool | None = None
     metadata: dict[str, str] | None = None
     previous_response_id: str | None = None
-    conversation: msgspec.Raw = ABSENT
-    prompt: msgspec.Raw = ABSENT
+    conversation: MaybeRaw = UNSET
+    prompt: MaybeRaw = UNSET
     background: bool | None = None
 
 

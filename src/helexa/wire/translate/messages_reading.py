@@ -7,6 +7,7 @@ import dataclasses
 import msgspec
 
 from helexa.wire import anthropic as shapes
+from helexa.wire import intake
 from helexa.wire.canon import BadAnswer, Done, Event, Failed, Fault, Finish, Refusal, Text, Thought, ToolDelta, Usage
 from helexa.wire.sse import Frame, SseDecoder
 from helexa.wire.upstream import upstream_fault
@@ -104,7 +105,7 @@ class MessagesReader:
 
     def _start(self, block: shapes.BlockIn, out: list[Event]) -> None:
         if block.type == "tool_use":
-            given = msgspec.json.format(bytes(block.input), indent=-1).decode() if bytes(block.input) else ""
+            given = msgspec.json.format(bytes(block.input), indent=-1).decode() if intake.given(block.input) else ""
             self._input = "" if given == "{}" else given
             out.append(ToolDelta(self._calls, "", block.name, block.id))
             self._calls += 1

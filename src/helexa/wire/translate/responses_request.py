@@ -107,8 +107,7 @@ def read_responses(
 
 def _refuse_state(request: shapes.Request) -> None:
     for name in ("conversation", "prompt"):
-        raw: msgspec.Raw = getattr(request, name)
-        if intake.given(raw):
+        if intake.given(getattr(request, name)):
             raise intake.refuse(name, "is not supported by this server")
     if request.background:
         raise intake.refuse("background", "is not supported by this server")
