@@ -61,6 +61,13 @@ class NotFound(HelexaError):
     status: ClassVar[int] = 404
 
 
+class MethodNotAllowed(InvalidRequest):
+    """{path} takes {allowed}."""
+
+    code: ClassVar[str] = "method_not_allowed"
+    status: ClassVar[int] = 405
+
+
 class UnknownModel(NotFound):
     """The model `{model}` does not exist. {hint}"""
 

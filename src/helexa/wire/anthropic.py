@@ -6,7 +6,7 @@ by the decoder. Schemas and tool inputs stay raw JSON: nobody here needs to look
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -145,7 +145,7 @@ Block: TypeAlias = (
 
 
 class Message(msgspec.Struct, frozen=True):
-    role: str
+    role: Literal["user", "assistant", "system"]
     content: str | list[Block]
 
 
@@ -185,13 +185,12 @@ class Metadata(msgspec.Struct, frozen=True):
     user_id: str | None = None
 
 
-class Request(msgspec.Struct, frozen=True):
-    """`POST /v1/messages`; `max_tokens` is asked for by the translator, because counting tokens goes without."""
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request for an answer and one for a count share."""
 
     model: ModelName
     messages: list[Message]
     system: str | list[Text] | None = None
-    max_tokens: Count | None = None
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     stop_sequences: list[str] | None = None
@@ -208,7 +207,20 @@ class Request(msgspec.Struct, frozen=True):
     container: MaybeRaw = UNSET
 
 
+class CountRequest(Prompt, frozen=True, kw_only=True):
+    """`POST /v1/messages/count_tokens`."""
+
+    max_tokens: Count | None = None
+
+
+class Request(Prompt, frozen=True, kw_only=True):
+    """`POST /v1/messages`."""
+
+    max_tokens: Count
+
+
 REQUEST = msgspec.json.Decoder(Request)
+COUNT_REQUEST = msgspec.json.Decoder(CountRequest)
 FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 HONOURED = frozenset(Request.__struct_fields__)
 

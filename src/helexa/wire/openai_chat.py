@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta
 
 from helexa.wire.intake import Count, Int64, MaybeRaw, ModelName, Natural, NotNegative, Share, TopK
 
+Choices: TypeAlias = Annotated[int, Meta(ge=1, le=128)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 
 # ── A client's request ─────────────────────────────────────────────────────────────────────────────────────────
@@ -166,7 +167,7 @@ class Request(Asked, frozen=True, kw_only=True, gc=False):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Int64 | None = None
-    n: Count | None = None
+    n: Choices | None = None
     logprobs: bool | None = None
     top_logprobs: Natural | None = None
     logit_bias: dict[str, float] | None = None
@@ -196,8 +197,8 @@ class CompletionRequest(Asked, frozen=True, kw_only=True, gc=False):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Int64 | None = None
-    n: Count | None = None
-    best_of: Count | None = None
+    n: Choices | None = None
+    best_of: Choices | None = None
     logprobs: Natural | None = None
     echo: bool | None = None
     logit_bias: dict[str, float] | None = None

@@ -7,20 +7,21 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import helexa
-from helexa.base.errors import Conflict, HelexaError, InvalidRequest, NotFound
+from helexa.base.errors import Conflict, HelexaError, InvalidRequest, MethodNotAllowed, NotFound
 from helexa.base.ids import fresh
-from helexa.gateway.edge import render
+from helexa.gateway.edge import openapi, orders, render
 from helexa.gateway.edge.page import PAGE
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.plan.place import candidates
 from helexa.gateway.plan.step import step
-from helexa.wire import envelopes
+from helexa.wire import envelopes, intake
 
 T = TypeVar("T")
 
@@ -39,28 +40,6 @@ class Desk(Protocol):
     def feed(self) -> AsyncIterator[bytes]: ...
 
 
-class _Named(msgspec.Struct):
-    model: str
-    node: str | None = None
-
-
-class _Plan(msgspec.Struct):
-    model: str | None = None
-    unload: str | None = None
-    drain: str | None = None
-
-
-class _Pin(msgspec.Struct):
-    model: str
-    pinned: bool = True
-    node: str | None = None
-
-
-class _Drain(msgspec.Struct):
-    node: str
-    drain: bool = True
-
-
 def build(desk: Desk) -> Starlette:
     """The ASGI application over `desk`."""
     there = _Admin(desk)
@@ -70,6 +49,7 @@ def build(desk: Desk) -> Starlette:
         Route("/health", there.health),
         Route("/version", there.version),
         Route("/ui", there.ui),
+        Route("/openapi.json", there.openapi),
         Route("/cortex/v1/nodes", there.nodes),
         Route("/cortex/v1/models", there.models),
         Route("/cortex/v1/events", there.events),
@@ -81,7 +61,7 @@ def build(desk: Desk) -> Starlette:
         Route("/cortex/v1/plan", there.plan, methods=["POST"]),
         Route("/cortex/v1/reload", there.reload, methods=["POST"]),
     ]
-    return Starlette(routes=routes, exception_handlers={HelexaError: _refuse, 404: _missing, 405: _missing})
+    return Starlette(routes=routes, exception_handlers={HelexaError: _refuse, 404: _missing, 405: _wrong_method})
 
 
 def json(value: object, status: int = 200) -> Response:
@@ -96,6 +76,14 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 async def _missing(request: Request, error: Exception) -> Response:
     return await _refuse(request, NotFound(path=request.url.path))
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    allowed = (error.headers or {}).get("Allow", "another method")
+    answer = await _refuse(request, MethodNotAllowed(path=request.url.path, allowed=allowed))
+    answer.headers["allow"] = allowed
+    return answer
 
 
 class _Admin:
@@ -113,6 +101,9 @@ class _Admin:
 
     async def ui(self, request: Request) -> Response:
         return HTMLResponse(PAGE)
+
+    async def openapi(self, request: Request) -> Response:
+        return Response(openapi.document(), media_type="application/json")
 
     async def nodes(self, request: Request) -> Response:
         return json({"nodes": render.nodes(self._desk.fleet, self._desk.now())})
@@ -133,12 +124,12 @@ class _Admin:
 
     async def load(self, request: Request) -> Response:
         """Ask for a model to be loaded; the answer does not wait for it."""
-        model = self._desk.resolve((await _body(request, _Named)).model)
+        model = self._desk.resolve((await _body(request, orders.Named)).model)
         self._desk.tell(ev.Wanted(model=model))
         return json({"status": "accepted", "model": model}, 202)
 
     async def unload(self, request: Request) -> Response:
-        asked = await _body(request, _Named)
+        asked = await _body(request, orders.Named)
         model = self._desk.resolve(asked.model)
         there = self._desk.fleet.places.get(model, {})
         if not there or (asked.node is not None and asked.node not in there):
@@ -150,7 +141,7 @@ class _Admin:
         return json({"status": "accepted", "model": model}, 202)
 
     async def pin(self, request: Request) -> Response:
-        asked = await _body(request, _Pin)
+        asked = await _body(request, orders.Pin)
         model = self._desk.resolve(asked.model)
         nodes = [node for node in self._desk.fleet.places.get(model, {}) if asked.node in (None, node)]
         if not nodes:
@@ -160,7 +151,7 @@ class _Admin:
         return json({"model": model, "pinned": asked.pinned, "nodes": nodes})
 
     async def drain(self, request: Request) -> Response:
-        asked = await _body(request, _Drain)
+        asked = await _body(request, orders.Drain)
         if asked.node not in self._desk.fleet.nodes:
             known = ", ".join(self._desk.fleet.nodes) or "none"
             raise NotFound(f"there is no node `{asked.node}`; nodes: {known}")
@@ -169,7 +160,7 @@ class _Admin:
 
     async def plan(self, request: Request) -> Response:
         """A dry run: the very planner, on a copy that is thrown away."""
-        asked = await _body(request, _Plan)
+        asked = await _body(request, orders.Plan)
         fleet, now = self._desk.fleet, self._desk.now()
         event, model = self._meant(asked)
         after, out = step(fleet, event, now)
@@ -184,7 +175,7 @@ class _Admin:
             shown |= {"expected_load_s": habit.load_s} if habit and habit.load_s is not None else {}
         return json(shown)
 
-    def _meant(self, asked: _Plan) -> tuple[ev.Event, str | None]:
+    def _meant(self, asked: orders.Plan) -> tuple[ev.Event, str | None]:
         if asked.model is not None:
             model = self._desk.resolve(asked.model)
             return ev.Arrived(ask=-1, model=model), model
@@ -199,7 +190,4 @@ class _Admin:
 
 
 async def _body(request: Request, shape: type[T]) -> T:
-    try:
-        return msgspec.json.decode(await request.body(), type=shape)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(str(error), param=None) from error
+    return intake.read(msgspec.json.Decoder(shape), await request.body())

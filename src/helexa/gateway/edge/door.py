@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from helexa.base.errors import HelexaError, InvalidRequest, NotFound
+from helexa.base.errors import HelexaError, MethodNotAllowed, NotFound
 from helexa.base.ids import fresh
 from helexa.gateway.act.proxy import Call, Headers
 from helexa.gateway.edge.listing import anthropic_page, anthropic_row
@@ -36,13 +36,6 @@ class House(Protocol):
     def entry(self, name: str) -> dict[str, Any]: ...
     def wall(self) -> int: ...
     async def count(self, model: str, body: bytes) -> int: ...
-
-
-class MethodNotAllowed(InvalidRequest):
-    """{path} takes {allowed}."""
-
-    code = "method_not_allowed"
-    status = 405
 
 
 class Door:

@@ -40,7 +40,6 @@ from helexa.wire.translate.turns import settle
 _T = TypeVar("_T")
 
 _BILLING = "x-anthropic-billing-header:"
-_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 _CHOICES: dict[str, Literal["auto", "required", "none"]] = {"auto": "auto", "any": "required", "none": "none"}
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
@@ -66,7 +65,7 @@ class MessagesAsk:
 
 def read_messages(body: bytes, *, can: Capabilities, model: str | None = None, counting: bool = False) -> MessagesAsk:
     """Read a `/v1/messages` body, or with `counting` a `/v1/messages/count_tokens` body. Raises InvalidRequest."""
-    request = intake.read(shapes.REQUEST, body)
+    request = intake.read(shapes.COUNT_REQUEST, body) if counting else intake.read(shapes.REQUEST, body)
     _refuse_state(request)
     reading = _Reading(can)
     lead = Turn("system", (TextPart(text),)) if (text := _system(request.system)) else None
@@ -83,7 +82,7 @@ def read_messages(body: bytes, *, can: Capabilities, model: str | None = None, c
         tools=tools,
         choice=choice,
         parallel=parallel,
-        sampling=_sampling(request, can, counting=counting),
+        sampling=_sampling(request, can),
         format=_format(request),
         thinking=_thinking(request),
         user=user,
@@ -95,7 +94,7 @@ def read_messages(body: bytes, *, can: Capabilities, model: str | None = None, c
 # ── Refusals ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _refuse_state(request: shapes.Request) -> None:
+def _refuse_state(request: shapes.Prompt) -> None:
     if intake.given(request.thread):
         # The one answer on which the SDK's tool runner drops `thread` and sends the whole history again.
         raise InvalidRequest(
@@ -134,7 +133,7 @@ class _Words:
         return intake.refuse(at, f"each `tool_use` must have a single result. Found the id {call_id} more than once")
 
 
-def _check_prefill(turns: tuple[Turn, ...], request: shapes.Request, can: Capabilities) -> None:
+def _check_prefill(turns: tuple[Turn, ...], request: shapes.Prompt, can: Capabilities) -> None:
     if turns and turns[-1].role == "assistant" and not can.prefill:
         at = intake.join("messages", len(request.messages) - 1, "role")
         raise intake.refuse(at, "this model cannot continue an assistant message; end with a user message")
@@ -158,12 +157,9 @@ def _turns(messages: list[shapes.Message], reading: _Reading) -> list[Turn]:
     turns: list[Turn] = []
     for index, message in enumerate(messages):
         at = f"messages.{index}"
-        role = _ROLES.get(message.role)
-        if role is None:
-            raise intake.refuse(f"{at}.role", f"Input should be 'user', 'assistant' or 'system', not '{message.role}'")
-        parts = _parts(message.content, role, f"{at}.content", reading)
-        if parts or role == "user":
-            turns.append(Turn(role, parts))
+        parts = _parts(message.content, message.role, f"{at}.content", reading)
+        if parts or message.role == "user":
+            turns.append(Turn(message.role, parts))
     return turns
 
 
@@ -313,15 +309,12 @@ def _choice(choice: shapes.ToolChoice | None, tools: tuple[Tool, ...]) -> tuple[
 # ── The rest ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _sampling(request: shapes.Request, can: Capabilities, *, counting: bool) -> Sampling:
-    limit = request.max_tokens
-    if limit is None and not counting:
-        raise intake.refuse("max_tokens", "Field required")
+def _sampling(request: shapes.Request | shapes.CountRequest, can: Capabilities) -> Sampling:
     for index, stop in enumerate(request.stop_sequences or ()):
         if stop and not stop.strip():
             raise intake.refuse(f"stop_sequences.{index}", "each stop sequence must contain non-whitespace")
     return Sampling(
-        max_tokens=clamped(limit, can),
+        max_tokens=clamped(request.max_tokens, can),
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
@@ -329,7 +322,7 @@ def _sampling(request: shapes.Request, can: Capabilities, *, counting: bool) -> 
     )
 
 
-def _format(request: shapes.Request) -> Format | None:
+def _format(request: shapes.Prompt) -> Format | None:
     at, wanted = "output_config.format", request.output_config.format if request.output_config else None
     if wanted is None:
         at, wanted = "output_format", request.output_format
@@ -342,7 +335,7 @@ def _format(request: shapes.Request) -> Format | None:
     return Format(intake.an_object(wanted.schema, f"{at}.schema"))
 
 
-def _thinking(request: shapes.Request) -> Thinking:
+def _thinking(request: shapes.Prompt) -> Thinking:
     effort = request.output_config.effort if request.output_config else None
     if effort is not None and effort not in _EFFORTS:
         raise intake.refuse("output_config.effort", f"Input should be one of {', '.join(_EFFORTS)}, not '{effort}'")
