@@ -28,6 +28,7 @@ COMMANDS = {
     "drain": ("helexa.cli.operate:drain", "Send no new work to a node."),
     "plan": ("helexa.cli.operate:plan", "What a request for a model would do now: a dry run."),
     "explain": ("helexa.cli.explain:explain", "Why a past request was served, made to wait or refused."),
+    "doctor": ("helexa.cli.doctor:doctor", "What is wrong here, and what to do about it."),
     "chat": ("helexa.cli.chat:chat", "Talk to a model in the terminal."),
 }
 for name, (path, text) in COMMANDS.items():

@@ -96,7 +96,7 @@ class Profile(Table, frozen=True):
     residency_priority: int = 100
     preload: bool = False
     idle_unload_s: float | None = None
-    context: int | None = None
+    context: int | Literal["max"] | None = None
     tensor_parallel: int | None = None
     limit: Limit = Limit()
     cost: Cost = Cost()
@@ -175,7 +175,7 @@ def _check_profile(profile: Profile, where: str) -> None:
     _at_least(profile.min_devices, 1, f"{at}.min_devices", where)
     for name in ("vram_mb", "min_device_vram_mb", "idle_unload_s", "context", "tensor_parallel"):
         value = getattr(profile, name)
-        if value is not None:
+        if value is not None and value != "max":
             _at_least(value, 1 if name in ("context", "tensor_parallel") else 0, f"{at}.{name}", where)
 
 

@@ -25,6 +25,19 @@ class Device(Lean):
     kind: Literal["cuda", "rocm", "metal", "cpu"] | str = "cuda"
 
 
+class MeasuredLoad(Lean):
+    """What the last loads of a model were measured to take on one device of a kind, beside what was predicted (MiB)."""
+
+    model_id: str
+    weights: str
+    context: int
+    slots: int
+    engine: str
+    device_kind: str
+    predicted_mb: int
+    measured_mb: int
+
+
 class Discovery(Lean):
     hostname: str
     os: str = ""
@@ -38,6 +51,9 @@ class Discovery(Lean):
     max_prompt_tokens: int = 0
     disk_free_mb: int | None = None
     cuda_unavailable_reason: str | None = None
+    clock_s: float | None = None
+    """The host's clock, seconds since 1970."""
+    measured: list[MeasuredLoad] = []
     formats: dict[str, list[str]] = {}
     """harness name -> weight formats it reads ("gguf", "dense_safetensors", "any"); empty: not said."""
 

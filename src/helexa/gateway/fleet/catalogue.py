@@ -156,7 +156,7 @@ def _loading(places: list[Place]) -> dict[str, Any]:
 
 def _limits(profile: Profile | None, places: list[Place]) -> dict[str, Any]:
     context = _tightest([profile.limit.context if profile else None, *(place.context for place in places)])
-    if context is None and profile is not None:
+    if context is None and profile is not None and isinstance(profile.context, int):
         context = profile.context
     output = _tightest([profile.limit.output if profile else None, *(place.max_output for place in places)])
     shown: dict[str, Any] = {}

@@ -6,13 +6,17 @@ import asyncio
 import logging
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 import helexa
 from helexa.base.clock import Clock
 from helexa.base.resident import anonymous_mb
 from helexa.neuron.config import NeuronConfig
+from helexa.neuron.core.measured import Measurements
 from helexa.neuron.core.plan import DeviceState
 from helexa.neuron.device.pool import Pool
 from helexa.neuron.discovery.host import (
@@ -39,7 +43,16 @@ REFRESH_S = 5.0
 class HostView:
     """What is known of the machine now. Nothing that is asked of it waits for a driver."""
 
-    def __init__(self, config: NeuronConfig, seen: Survey, harnesses: Sequence[Harness], *, boot_id: str) -> None:
+    def __init__(
+        self,
+        config: NeuronConfig,
+        seen: Survey,
+        harnesses: Sequence[Harness],
+        *,
+        boot_id: str,
+        measurements: Callable[[], Measurements] = Measurements,
+    ) -> None:
+        self._measurements = measurements
         self._entries = chosen(config, seen)
         self.devices: tuple[HostDevice, ...] = host_devices(self._entries, seen)
         self._seen, self._harnesses, self._boot_id = seen, harnesses, boot_id
@@ -90,9 +103,13 @@ class HostView:
             return None
         return anonymous_mb(pid) if device.kind == "cpu" else held_on_gpu(device, seen, pid)
 
+    def readings(self) -> list[DeviceHealth]:
+        """How the devices are, as their drivers say."""
+        return self._health
+
     def discovery(self) -> Discovery:
         """The body of `GET /discovery`."""
-        return discover(
+        found = discover(
             self.devices,
             self._seen,
             formats={harness.name: harness.formats for harness in self._harnesses if harness.installed},
@@ -100,6 +117,8 @@ class HostView:
             neuron_version=helexa.__version__,
             disk_free_mb=self._disk_free_mb,
         )
+        measured = [views.measured(row) for row in self._measurements().kept.values()]
+        return msgspec.structs.replace(found, clock_s=round(time.time(), 3), measured=measured)
 
     def health(self, keeper: Keeper, pool: Pool, activation: Activation, uptime_s: float) -> Health:
         """The body of `GET /health`."""

@@ -75,9 +75,10 @@ class Neuron:
         """Bind first; devices are warmed and models loaded behind the open port."""
         config, stack = self._config, self._stack
         harnesses = registry.offered(entry.name for entry in config.harnesses)
-        view = HostView(config, await asyncio.to_thread(survey), harnesses, boot_id=self.boot_id)
         folder = state_folder(os.environ, config.state_dir)
         notebook = await asyncio.to_thread(Notebook, folder / "measured.json")
+        seen = await asyncio.to_thread(survey)
+        view = HostView(config, seen, harnesses, boot_id=self.boot_id, measurements=notebook.measurements)
         library = from_config(config, os.environ, lambda: {h.name: h.info() for h in harnesses}, notebook.measurements)
         sockets = stack.enter_context(socket_folder(os.environ))
         crew = await stack.enter_async_context(Crew())

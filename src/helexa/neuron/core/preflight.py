@@ -253,8 +253,9 @@ def settle(
     usable = _usable(selection.spec, selection.model_id, devices)
     if isinstance(usable, Refused):
         return usable
+    unread = shape is None or selection.format == "any"
     shape = shape or _unread(selection)
-    harness = next((h for h in selection.harnesses if h.knows(shape.architecture) or selection.format == "any"), None)
+    harness = next((h for h in selection.harnesses if unread or h.knows(shape.architecture)), None)
     if harness is None:
         return _unsupported(selection, shape.architecture)
     options = selection.options(harness)

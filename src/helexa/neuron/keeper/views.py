@@ -6,6 +6,7 @@ from typing import assert_never
 
 from helexa.base.errors import HelexaError
 from helexa.neuron.core import lifecycle as life
+from helexa.neuron.core.measured import Measurement
 from helexa.neuron.core.plan import LoadPlan
 from helexa.neuron.core.residency import Stay
 from helexa.neuron.device.pool import Pool
@@ -15,6 +16,7 @@ from helexa.wire.control import (
     JobView,
     Limit,
     LoadingState,
+    MeasuredLoad,
     Model,
     ModelLoad,
     PlanShare,
@@ -116,6 +118,20 @@ def with_worker(health: DeviceHealth, pool: Pool) -> DeviceHealth:
     if end is not None:
         health.worker_exit = WorkerExit(how=end.how, at=end.at, lines=list(end.lines))
     return health
+
+
+def measured(row: Measurement) -> MeasuredLoad:
+    """One row of what loads were measured to take."""
+    return MeasuredLoad(
+        model_id=row.of.model_id,
+        weights=row.of.weights,
+        context=row.of.context,
+        slots=row.of.slots,
+        engine=row.of.engine,
+        device_kind=row.of.device_kind,
+        predicted_mb=row.predicted_mb,
+        measured_mb=row.needed_mb,
+    )
 
 
 def plan(plan: LoadPlan) -> PlanView:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from helexa.base.errors import Refused
 from helexa.base.ids import SourceId
@@ -16,6 +17,18 @@ from helexa.neuron.harness import Report
 
 class HeadUnavailable(Exception):
     """The first bytes of a file cannot be had without fetching all of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A model on this disk. `name` is what follows the scheme in its id; `used_s` is when it was last read (seconds
+    since 1970), as far as the file system keeps that."""
+
+    name: str
+    folder: Path
+    size_bytes: int
+    files: int
+    used_s: float
 
 
 class Source(Protocol):
@@ -43,6 +56,24 @@ class Source(Protocol):
         self, source: SourceId, files: Sequence[RemoteFile], model_id: str, report: Report
     ) -> tuple[Path, ...]:
         """Absolute paths of `files` in order, on disk and verified; what is there already is not fetched again."""
+        ...
+
+
+@runtime_checkable
+class Cache(Protocol):
+    """A source that keeps what it fetched. For the command line: these block."""
+
+    def held(self) -> tuple[Held, ...]:
+        """What this source's cache holds whole."""
+        ...
+
+    def forget(self, held: Held) -> None:
+        """Take one out of the cache."""
+        ...
+
+    def sweep(self, before_s: float) -> int:
+        """Remove what downloads left unfinished and nobody has written to since `before_s` (seconds since 1970);
+        returns the bytes that came free."""
         ...
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import fcntl
 import hashlib
 import mmap
 import os
 import shutil
+import stat
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -141,3 +143,27 @@ def _resident(fd: int, offset: int, length: int) -> float:
         return sum(flag & 1 for flag in flags) / pages
     finally:
         libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(length))
+
+
+def size_of(folder: Path) -> tuple[int, int, float]:
+    """Of all files under `folder`: bytes, how many, when one was last read. What goes away meanwhile is left out."""
+    total, count, used_s = 0, 0, 0.0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode):
+                total, count, used_s = total + found.st_size, count + 1, max(used_s, found.st_atime)
+    return total, count, used_s
+
+
+def sweep(paths: Iterable[Path], before_s: float) -> int:
+    """Remove files and folders that nobody has written to since `before_s`; returns their bytes."""
+    freed = 0
+    for path in list(paths):
+        with contextlib.suppress(OSError):
+            parts = (path, *path.rglob("*")) if path.is_dir() else (path,)
+            if max(part.lstat().st_mtime for part in parts) >= before_s:
+                continue
+            freed += size_of(path)[0] if path.is_dir() else path.lstat().st_size
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return freed

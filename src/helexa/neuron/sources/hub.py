@@ -23,8 +23,8 @@ from helexa.neuron.core.listing import Listing, classify
 from helexa.neuron.core.plan import RemoteFile, Warmth
 from helexa.neuron.core.preflight import disk_full, refusal
 from helexa.neuron.harness import Report
-from helexa.neuron.sources.contract import HeadUnavailable, Source, fetch_failed
-from helexa.neuron.sources.disk import Turnstile, warmth_of
+from helexa.neuron.sources.contract import Cache, HeadUnavailable, Held, Source, fetch_failed
+from helexa.neuron.sources.disk import Turnstile, sweep, warmth_of
 from helexa.neuron.sources.download import DiskFilling, DownloadFailed, Location, WrongContent, download
 from helexa.neuron.sources.local import first_bytes
 from helexa.neuron.sources.ranged import RangedFile
@@ -175,6 +175,34 @@ class Hub:
         headers = build_hf_headers(token=self._token) if own else {}
         return Location(url=found.location, headers=headers), found.etag
 
+    def held(self) -> tuple[Held, ...]:
+        found = self._scan()
+        repos = [repo for repo in found.repos if repo.repo_type == "model"] if found else []
+        return tuple(
+            Held(
+                name=r.repo_id, folder=r.repo_path, size_bytes=r.size_on_disk, files=r.nb_files, used_s=r.last_accessed
+            )
+            for r in sorted(repos, key=lambda repo: repo.repo_id)
+        )
+
+    def forget(self, held: Held) -> None:
+        found = self._scan()
+        repo = next((each for each in found.repos if each.repo_path == held.folder), None) if found else None
+        if found and repo:
+            found.delete_revisions(*(revision.commit_hash for revision in repo.revisions)).execute()
+
+    def sweep(self, before_s: float) -> int:
+        unfinished = ("models--*/blobs/*.partial", "models--*/blobs/*.incomplete")
+        return sweep((path for pattern in unfinished for path in self.home.glob(pattern)), before_s)
+
+    def _scan(self) -> Any | None:
+        """The library's view of the cache, None when there is none."""
+        if not self.home.is_dir() or importlib.util.find_spec("huggingface_hub") is None:
+            return None
+        from huggingface_hub import scan_cache_dir
+
+        return scan_cache_dir(self.home)
+
     async def _one(self, repo: str, file: RemoteFile, model_id: str, tell: Tell) -> Path:
         cached = await asyncio.to_thread(self._cached, repo, file.name)
         if cached is not None:
@@ -279,3 +307,4 @@ def _said(error: BaseException) -> str:
 
 
 _: type[Source] = Hub
+_cache: type[Cache] = Hub

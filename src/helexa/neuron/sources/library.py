@@ -23,7 +23,7 @@ from helexa.neuron.core.preflight import (
     wants_no_weights,
 )
 from helexa.neuron.harness import Report
-from helexa.neuron.sources.contract import Source, fetch_failed
+from helexa.neuron.sources.contract import Cache, Held, Source, fetch_failed
 from helexa.neuron.sources.disk import cache_root, free_bytes
 from helexa.neuron.sources.heads import shape_of
 from helexa.neuron.sources.hub import Hub
@@ -113,6 +113,35 @@ class Library:
         listing = await source.listing(source_id, spec.model_id)
         selection = _or_raise(select(spec, listing, devices, harnesses, self._defaults))
         return replace(selection, warmth=await source.warmth(source_id, selection.weight_files)), source
+
+    def held(self) -> list[tuple[str, Held]]:
+        """The models on this disk by id. Blocking."""
+        return [
+            (each.name if scheme == "hf" else f"{scheme}:{each.name}", each)
+            for scheme, cache in self._caches()
+            for each in cache.held()
+        ]
+
+    def forget(self, model_id: str) -> Held:
+        """Take a model out of the cache. Blocking. Raises NotHere, naming what is."""
+        for scheme, cache in self._caches():
+            for each in cache.held():
+                if model_id in (f"{scheme}:{each.name}", each.name if scheme == "hf" else None):
+                    cache.forget(each)
+                    return each
+        here = ", ".join(f"`{name}`" for name, _ in self.held()) or "nothing"
+        raise NotHere(f"`{model_id}` is not in the model cache; there is {here}", model=model_id)
+
+    def sweep(self, before_s: float) -> int:
+        """Remove what downloads left unfinished; see Source. Blocking."""
+        return sum(cache.sweep(before_s) for _, cache in self._caches())
+
+    def _caches(self) -> list[tuple[str, Cache]]:
+        return [(scheme, source) for scheme, source in self._sources.items() if isinstance(source, Cache)]
+
+    def folders(self) -> list[Path]:
+        """Where models are kept."""
+        return sorted({source.home for source in self._sources.values() if isinstance(source, Cache)})
 
     def disk_free_mb(self) -> int | None:
         """What the disk of the model cache has left (MiB)."""

