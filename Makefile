@@ -1,5 +1,5 @@
 # The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
-.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-plan bench-sim test-sim openapi lock clean bench-memory
+.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-plan bench-sim test-sim fuzz openapi lock clean bench-memory
 PYTHON ?= python3
 ARGS ?=
 
@@ -42,6 +42,10 @@ bench-sim: setup  ## the simulation's table: small medium large, --seed, --hours
 
 test-sim: setup  ## fleets that live through a made-up day; the strategies beside the offline optimum
 	@.venv/bin/python -m pytest -m slow --timeout 900 tests/sim $(ARGS)
+
+fuzz: setup    ## coverage-guided fuzzing of what must hold for any bytes; ARGS="--seconds 600 sse"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/fuzz.lock
+	@.venv/bin/python -m tests.fuzz.run $(ARGS)
 
 openapi: setup  ## renew docs/reference/openapi.json
 	@.venv/bin/python -m helexa.gateway.edge.openapi > docs/reference/openapi.json

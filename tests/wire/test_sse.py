@@ -40,7 +40,7 @@ STREAMS = st.one_of(
 )
 
 
-def _reference(stream: bytes) -> list[Frame]:
+def reference(stream: bytes) -> list[Frame]:
     """One byte at a time, as the standard is worded."""
     stream = stream.removeprefix(b"\xef\xbb\xbf")
     lines, line, position = [], b"", 0
@@ -77,12 +77,12 @@ def _fed(chunks: list[bytes]) -> list[Frame]:
 
 @given(st.data(), STREAMS)
 def test_any_bytes_in_any_chunks_decode_as_the_standard_says(data: st.DataObject, stream: bytes) -> None:
-    assert _fed(data.draw(chunkings(stream))) == _reference(stream)
+    assert _fed(data.draw(chunkings(stream))) == reference(stream)
 
 
 @given(STREAMS)
 def test_one_byte_at_a_time_decodes_as_the_standard_says(stream: bytes) -> None:
-    assert _fed([stream[n : n + 1] for n in range(len(stream))]) == _reference(stream)
+    assert _fed([stream[n : n + 1] for n in range(len(stream))]) == reference(stream)
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"", b"error", b"response.created"]))
