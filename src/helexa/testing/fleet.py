@@ -176,13 +176,15 @@ class Gateway:
 class Fleet(Gateway):
     """Neurons and a gateway, or several. `neurons` maps a name to what its neuron.toml holds beyond port and address;
     `cortex` and `polling` are laid into cortex.toml. Itself it is the first gateway; `others` are the rest.
-    `recorded`: a recorder of its name stands between each neuron and the gateways."""
+    `recorded`: a recorder of its name stands between each neuron and the gateways. `strangers` are nodes that run
+    already: name and URL."""
 
     def __init__(
         self,
         folder: Path,
         *,
         neurons: dict[str, str],
+        strangers: dict[str, str] | None = None,
         models: str = "",
         cortex: str = "",
         polling: str = "every_s = 1.0",
@@ -195,6 +197,7 @@ class Fleet(Gateway):
         self._recorded = recorded
         (folder / "models.toml").write_text(models)
         listed = "".join(self._neuron(name, text) for name, text in neurons.items())
+        listed += "".join(_listed(name, url) for name, url in (strangers or {}).items())
         text = f'models_config = "models.toml"\n{cortex}\n[polling]\n{polling}\n{listed}'
         super().__init__(folder, "cortex", text)
         self.others = [Gateway(folder, f"cortex{number}", text) for number in range(2, gateways + 1)]
@@ -208,7 +211,7 @@ class Fleet(Gateway):
         if self._recorded:
             recorder = self.recorders[name] = Recorder(free_port(), url)
             url = recorder.url
-        return f'\n[[neurons]]\nname = "{name}"\nendpoint = "{url}"\n'
+        return _listed(name, url)
 
     async def __aenter__(self) -> Self:
         for daemon in self.daemons:
@@ -257,6 +260,10 @@ class Fleet(Gateway):
             return not any(row["in_flight"] or row["queue_depth"] for health in healths for row in health["models"])
 
         await eventually(idle, "no seat taken on any neuron", limit_s=limit_s)
+
+
+def _listed(name: str, url: str) -> str:
+    return f'\n[[neurons]]\nname = "{name}"\nendpoint = "{url}"\n'
 
 
 def ask(model: str, text: str = "one two three", **more: object) -> dict[str, object]:

@@ -11,6 +11,7 @@ from helexa.gateway.act.dispatcher import Dispatcher
 from helexa.gateway.act.neuron_client import NeuronClient, NeuronNonsense, NeuronRefused, NeuronSilent
 from helexa.gateway.config import Profile
 from helexa.gateway.fleet import events as ev
+from helexa.gateway.fleet.model import Node
 from helexa.gateway.plan.instructions import Load, Order, Recycle, Unload
 from helexa.wire import control
 
@@ -64,7 +65,9 @@ class Loader:
 
     async def _load(self, order: Load) -> None:
         clock, began = self._dispatcher.clock, self._dispatcher.clock.now()
-        spec = spec_of(order.model, self._dispatcher.fleet.profiles.get(order.model), order.devices)
+        fleet = self._dispatcher.fleet
+        spec = spec_of(order.model, fleet.profiles.get(order.model), order.devices)
+        spec.harness = spec.harness or _named_harness(fleet.nodes.get(order.node))
         try:
             await self._bounded(order, spec)
         except (NeuronRefused, NeuronSilent, NeuronNonsense, TimeoutError) as error:
@@ -119,6 +122,11 @@ class Loader:
         except (NeuronRefused, NeuronSilent, NeuronNonsense) as error:
             log.info("%s", error)  # in use after all, or recycled for another gateway: the next poll tells
         self._after(order.node)
+
+
+def _named_harness(node: Node | None) -> str | None:
+    """Nodes that do not tell their version are older than choosing a harness by themselves: they want it named."""
+    return node.harnesses[0] if node is not None and node.harnesses and not node.version else None
 
 
 def _failure(order: Load, error: Exception) -> ev.LoadFailed:
