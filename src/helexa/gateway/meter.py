@@ -51,7 +51,7 @@ def usage_in(document: bytes) -> Usage | None:
     """Usage of one JSON answer or stream event; None when it tells none."""
     try:
         told = _DECODER.decode(document)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     if told.usage is not None:
         return told.usage

@@ -6,9 +6,12 @@ send, so each addition has a default that means "not said".
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+Int = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
+"""What a JSON number carries everywhere. A larger one is no memory, time or count, and could not be passed on."""
 
 
 class Lean(msgspec.Struct, kw_only=True, omit_defaults=False):
@@ -18,9 +21,9 @@ class Lean(msgspec.Struct, kw_only=True, omit_defaults=False):
 class Device(Lean):
     """One device of a host. `vram_total_mb` is MiB; for a CPU device it is the memory that models may use."""
 
-    index: int
+    index: Int
     name: str = ""
-    vram_total_mb: int = 0
+    vram_total_mb: Int = 0
     compute_capability: str = ""
     kind: Literal["cuda", "rocm", "metal", "cpu"] | str = "cuda"
 
@@ -48,8 +51,8 @@ class Discovery(Lean):
     harnesses: list[str] = []
     boot_id: str = ""
     neuron_version: str = ""
-    max_prompt_tokens: int = 0
-    disk_free_mb: int | None = None
+    max_prompt_tokens: Int = 0
+    disk_free_mb: Int | None = None
     cuda_unavailable_reason: str | None = None
     clock_s: float | None = None
     """The host's clock, seconds since 1970."""
@@ -69,19 +72,19 @@ class WorkerExit(Lean):
 class DeviceHealth(Lean):
     """How a device is. `worker_state`: idle starting ready quarantined poisoned restarting failed."""
 
-    index: int
-    vram_used_mb: int = 0
-    vram_free_mb: int = 0
-    utilization_pct: int | None = None
-    temp_c: int | None = None
-    foreign_mb: int | None = None
+    index: Int
+    vram_used_mb: Int = 0
+    vram_free_mb: Int = 0
+    utilization_pct: Int | None = None
+    temp_c: Int | None = None
+    foreign_mb: Int | None = None
     """MiB held by what is no model of this neuron. Who subtracts the rows of a `/models` asked for a moment later takes
     a model that came or went in between for a stranger."""
     worker: str = ""
     worker_state: str = ""
     worker_error: str | None = None
-    worker_restarts: int = 0
-    cycles: int = 0
+    worker_restarts: Int = 0
+    cycles: Int = 0
     """Models loaded and unloaded again since the worker was started."""
     worker_exit: WorkerExit | None = None
 
@@ -105,20 +108,20 @@ class ModelLoad(Lean):
     """How busy a model is. `kv_tokens` is the KV cache that its requests share; 0: each has its own."""
 
     id: str
-    in_flight: int = 0
-    queue_depth: int = 0
-    max_in_flight: int = 0
-    max_queue_depth: int = 0
-    kv_tokens: int = 0
-    kv_tokens_reserved: int = 0
-    rejected_queue_full: int = 0
-    rejected_timeout: int = 0
+    in_flight: Int = 0
+    queue_depth: Int = 0
+    max_in_flight: Int = 0
+    max_queue_depth: Int = 0
+    kv_tokens: Int = 0
+    kv_tokens_reserved: Int = 0
+    rejected_queue_full: Int = 0
+    rejected_timeout: Int = 0
     tok_s_prefill: float = 0.0
     tok_s_decode: float = 0.0
 
 
 class Health(Lean):
-    uptime_secs: int = 0
+    uptime_secs: Int = 0
     devices: list[DeviceHealth] = []
     activation: Activation = msgspec.field(default_factory=Activation)
     models: list[ModelLoad] = []
@@ -141,9 +144,9 @@ class Servable(Lean):
 
 
 class Limit(Lean):
-    context: int = 0
-    output: int = 0
-    input: int | None = None
+    context: Int = 0
+    output: Int = 0
+    input: Int | None = None
 
 
 class Model(Lean):
@@ -152,8 +155,8 @@ class Model(Lean):
     id: str
     harness: str = ""
     status: str = "loaded"
-    devices: list[int] = []
-    vram_used_mb: int | None = None
+    devices: list[Int] = []
+    vram_used_mb: Int | None = None
     capabilities: list[str] = []
     limit: Limit | None = None
     tool_call: bool = False
@@ -161,13 +164,13 @@ class Model(Lean):
     servable: Servable | None = None
     loading: LoadingState | None = None
     error: str | None = None
-    vram_predicted_mb: int | None = None
-    vram_measured_mb: int | None = None
+    vram_predicted_mb: Int | None = None
+    vram_measured_mb: Int | None = None
     load_s: float | None = None
-    in_flight: int = 0
+    in_flight: Int = 0
     pinned: bool = False
-    kv_restored_tokens: int = 0
-    recoveries: int = 0
+    kv_restored_tokens: Int = 0
+    recoveries: Int = 0
     last_error: str | None = None
     """Why it was last brought back, while it is loaded again."""
     loaded_s: float | None = None
@@ -183,9 +186,9 @@ class ModelSpec(Lean):
     model_id: str
     harness: str | None = None
     quant: str | None = None
-    tensor_parallel: int | None = None
-    devices: list[int] | None = None
-    context: int | Literal["max"] | None = None
+    tensor_parallel: Int | None = None
+    devices: list[Int] | None = None
+    context: Int | Literal["max"] | None = None
     """Tokens per sequence; "max": as many as fit, up to what the model was trained on."""
     source: str | None = None
     options: dict[str, Any] = {}
@@ -199,18 +202,18 @@ class CountTokens(Lean):
 
 
 class Counted(Lean):
-    tokens: int
+    tokens: Int
 
 
 class PlanShare(Lean):
     """What one device would carry, in MiB."""
 
-    device: int
-    needed_mb: int
-    weights_mb: int = 0
-    kv_mb: int = 0
-    compute_mb: int = 0
-    correction_mb: int = 0
+    device: Int
+    needed_mb: Int
+    weights_mb: Int = 0
+    kv_mb: Int = 0
+    compute_mb: Int = 0
+    correction_mb: Int = 0
     """What earlier loads were measured to take beyond weights, KV cache and buffers."""
 
 
@@ -221,9 +224,9 @@ class PlanView(Lean):
     harness: str
     format: str
     files: list[str] = []
-    download_bytes: int = 0
-    context: int = 0
-    slots: int = 0
+    download_bytes: Int = 0
+    context: Int = 0
+    slots: Int = 0
     shares: list[PlanShare] = []
     warmth: str = "cold"
     """Where the weights are: "memory" (page cache), "disk", or "cold" (must be downloaded)."""
@@ -253,7 +256,7 @@ class Unload(Lean):
 class Recycle(Lean):
     """Body of `/devices/{index}/recycle`: a 409 unless the worker has had so many load cycles, and rests."""
 
-    after_cycles: int = 0
+    after_cycles: Int = 0
 
 
 class Event(Lean):

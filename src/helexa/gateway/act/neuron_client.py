@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 COUNT_TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
+EVENTS_SILENCE_S = 60.0
+"""A stream of events gives a sign of life every 10 s; a host that lost its power does not even end it."""
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 JSON = (b"content-type", b"application/json")
 
 
@@ -115,10 +118,14 @@ class NeuronClient:
         if answer.status != 200:
             answer.close()
             raise NeuronRefused(node=self.name, reason=f"HTTP {answer.status} for /events", answer_status=answer.status)
-        decoder = SseDecoder()
+        decoder, unread = SseDecoder(), 0
         try:
-            async for piece in answer.chunks():
-                for event in decoder.feed(piece):
+            async for piece in answer.chunks(idle_timeout_s=EVENTS_SILENCE_S):
+                events = decoder.feed(piece)
+                unread = 0 if events or b"\n\n" in piece else unread + len(piece)
+                if unread > MAX_ANSWER_BYTES:
+                    raise NeuronNonsense(node=self.name, reason=f"an event of more than {MAX_ANSWER_BYTES} bytes")
+                for event in events:
                     yield self._decode(event.data, control.Event)
         except UpstreamError as error:
             raise NeuronSilent(node=self.name, reason=str(error)) from error
@@ -153,7 +160,7 @@ class NeuronClient:
     def _decode(self, text: bytes, shape: type[T]) -> T:
         try:
             return msgspec.json.decode(text, type=shape)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except _UNREADABLE as error:
             raise NeuronNonsense(node=self.name, reason=str(error)) from error
 
     def _refused(self, status: int, text: bytes) -> NeuronRefused:
@@ -175,7 +182,7 @@ def _explain(text: bytes) -> tuple[dict[str, Any], str]:
     """Both shapes of a neuron's error: `{"error": "text"}` and `{"error": {"kind"|"message", ...}}`."""
     try:
         error = msgspec.json.decode(text, type=dict[str, Any]).get("error")
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return {}, text[:300].decode(errors="replace")
     if isinstance(error, dict):
         facts: dict[str, Any] = {str(key): value for key, value in error.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]

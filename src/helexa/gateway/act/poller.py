@@ -84,7 +84,10 @@ class NodeWatch:
         node = self._dispatcher.fleet.nodes.get(self.client.name)
         if node is not None and node.misses < self._polling.misses:
             log.warning("%s", error)
-        self._dispatcher.tell(ev.Missed(node=self.client.name, reason=error.message, limit=self._polling.misses))
+        reason = error.message
+        if isinstance(error, NeuronRefused):
+            reason = f"it answers a poll with HTTP {error.answer_status}: {reason}"
+        self._dispatcher.tell(ev.Missed(node=self.client.name, reason=reason, limit=self._polling.misses))
         node = self._dispatcher.fleet.nodes.get(self.client.name)
         if isinstance(error, NeuronSilent) and node is not None and node.misses >= self._polling.misses:
             # A host that lost its power closes no connection: what waits for it would wait for ever.

@@ -271,7 +271,7 @@ def _decode(request: Request, shape: type[T]) -> T:
         return msgspec.json.decode(request.body, type=shape)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"the body is not valid: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
 
 
