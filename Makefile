@@ -1,5 +1,5 @@
 # The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
-.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-plan bench-sim test-sim fuzz openapi lock clean bench-memory
+.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-plan bench-sim test-sim test-clients fuzz openapi lock clean bench-memory
 PYTHON ?= python3
 ARGS ?=
 
@@ -21,6 +21,9 @@ test: setup    ## the default suite; a real model answers in it
 
 test-slow: setup  ## the slower suites: long property runs, soak
 	@.venv/bin/python -m pytest -m slow --timeout 900 $(ARGS)
+
+test-clients: setup  ## real clients of others, pinned, against a real gateway and neuron; needs npm
+	@sh scripts/test-clients $(ARGS)
 
 bench-gateway: setup  ## what a request and a streamed event cost, beside nginx and vllm-router
 	@sh scripts/bench-gateway $(ARGS)
@@ -54,4 +57,4 @@ lock: setup    ## renew the exact versions
 	@sh scripts/lock
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis bench/.build
+	rm -rf .venv .clients tests/clients/node/node_modules .pytest_cache .ruff_cache .hypothesis bench/.build

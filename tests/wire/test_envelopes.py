@@ -185,6 +185,14 @@ def test_any_error_body_becomes_a_fault(status: int, body: bytes, code: str, mes
     assert (fault.status, fault.code, fault.message, fault.retry_after) == (status, code, message, 3.0)
 
 
+def test_what_a_model_can_never_do_is_the_requests_fault_so_that_no_client_repeats_it() -> None:
+    body = {
+        "error": {"code": 501, "message": "No embeddings here. Start it with `--embeddings`", "type": "not_supported"}
+    }
+    fault = upstream_fault(501, encode(body))
+    assert (fault.status, fault.code, fault.message) == (400, "not_supported", "No embeddings here.")
+
+
 def test_our_own_neurons_refusal_comes_through_with_its_facts() -> None:
     refusal = envelopes.openai(errors.Refused(model="m", kind="too_big", needed_mib=9), request_id="r")
     fault = upstream_fault(refusal.status, refusal.body)

@@ -25,6 +25,7 @@ _TOO_LONG = (
 )
 _CODE_OF_STATUS = {429: "rate_limit_exceeded", 503: "service_unavailable"}
 _TEXT_LIMIT = 500
+_ADVICE = " Start it with"  # llama.cpp's, on its own command line: nothing that a client could do
 
 
 def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None) -> Fault:
@@ -34,6 +35,8 @@ def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None
     code = _text(error.get("code")) or _text(error.get("type"))
     if (too_long := _too_long(error, code, message)) is not None:
         return Fault(status=400, code=CONTEXT, message=message, param="messages", details=too_long)
+    if status == 501:  # not for this model, ever: clients repeat every 5xx, so it is none for them
+        status, message = 400, message.partition(_ADVICE)[0]
     return Fault(
         status=status,
         code=_code(code, status),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import math
+import struct
 from typing import Any
 
 import msgspec
@@ -11,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helexa.neuron.engines.echo import options, script
-from helexa.neuron.engines.echo.answers import call_deltas
+from helexa.neuron.engines.echo.answers import call_deltas, packed
 from helexa.neuron.engines.echo.script import Ask, PrefixCache
+from helexa.neuron.engines.echo.server import EmbeddingBody
 from helexa.neuron.harness import BadOption
 
 
@@ -132,3 +135,17 @@ def test_a_wrong_option_is_named(given_: dict[str, Any], name: str) -> None:
         options.parse(given_)
     assert wrong.value.name == name
     assert "reply" in wrong.value.known
+
+
+@pytest.mark.parametrize(
+    ("input_", "texts"),
+    [("a b", ["a b"]), (["a", "b"], ["a", "b"]), ([1, 2], ["1 2"]), ([[1, 2], [3]], ["1 2", "3"]), ([], [])],
+)
+def test_texts_and_token_ids_are_embedded_alone_and_together(input_: object, texts: list[str]) -> None:
+    assert msgspec.convert({"input": input_}, EmbeddingBody).texts == texts
+
+
+def test_a_packed_vector_is_its_32_bit_floats() -> None:
+    vector = script.embedding("one")
+    unpacked = struct.unpack(f"<{len(vector)}f", base64.b64decode(packed(vector)))
+    assert unpacked == pytest.approx(vector, abs=1e-7)

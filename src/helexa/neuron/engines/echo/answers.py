@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from typing import Any
 
 from helexa.neuron.engines.echo.options import ToolCall
@@ -42,3 +44,8 @@ def call_deltas(call: ToolCall, at: int, answer_id: str) -> list[dict[str, Any]]
     first = whole | {"index": at, "function": {"name": call.name, "arguments": ""}}
     rest = [{"index": at, "function": {"arguments": part}} for part in (text[:half], text[half:]) if part]
     return [{"tool_calls": [delta]} for delta in (first, *rest)]
+
+
+def packed(vector: list[float]) -> str:
+    """A vector as base64 of little-endian 32-bit floats."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,8 +40,18 @@ class TemplateBody(msgspec.Struct):
 
 
 class EmbeddingBody(msgspec.Struct):
-    input: str | list[str] = ""
-    model: str = ""
+    """`input` is one text or several; instead of a text there may be its tokens."""
+
+    input: str | list[str | int | list[int]] = ""
+    encoding_format: Literal["float", "base64"] = "float"
+
+    @property
+    def texts(self) -> list[str]:
+        if isinstance(self.input, str):
+            return [self.input]
+        if self.input and isinstance(self.input[0], int):
+            return [" ".join(map(str, self.input))]
+        return [" ".join(map(str, text)) if isinstance(text, list) else str(text) for text in self.input]
 
 
 class StepFailed(Exception):
@@ -149,10 +159,9 @@ class EchoModel:
 
     async def _embed(self, request: Request, reply: Reply) -> None:
         body = msgspec.json.decode(request.body, type=EmbeddingBody)
-        texts = [body.input] if isinstance(body.input, str) else body.input
-        data = [
-            {"object": "embedding", "index": at, "embedding": script.embedding(text)} for at, text in enumerate(texts)
-        ]
+        texts, pack = body.texts, answers.packed if body.encoding_format == "base64" else list[float]
+        vectors = [pack(script.embedding(text)) for text in texts]
+        data = [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(vectors)]
         count = sum(len(script.words(text)) for text in texts)
         usage = {"prompt_tokens": count, "total_tokens": count}
         _send(reply, {"object": "list", "data": data, "model": self._model_id, "usage": usage})
