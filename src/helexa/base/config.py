@@ -57,7 +57,17 @@ def _explain(text: str, shape: type[msgspec.Struct]) -> str:
         return f"unknown key `{at}{key}`{hint}"
     invalid = _INVALID.match(text)
     at = _trail(invalid["at"] if invalid else None).rstrip(".")
-    return f"`{at}`: {invalid['what'] if invalid else text}" if at else text
+    what = invalid["what"] if invalid else text
+    if what.startswith("Invalid enum value"):
+        what += f"; it must be one of {', '.join(_words_of(_node_at(shape, invalid['at'] if invalid else '')))}"
+    return f"`{at}`: {what}" if at else what
+
+
+def _words_of(node: object) -> list[str]:
+    """What a key may say that takes only certain words (or, beside them, something of another type)."""
+    if isinstance(node, msgspec.inspect.UnionType):
+        return [word for part in node.types for word in _words_of(part)]
+    return [str(word) for word in node.values] if isinstance(node, msgspec.inspect.LiteralType) else []
 
 
 def _trail(at: str | None) -> str:
@@ -66,11 +76,15 @@ def _trail(at: str | None) -> str:
 
 def _keys_at(shape: type[msgspec.Struct], at: str) -> list[str]:
     """Field names of the struct that lies at msgspec's path, such as `.neurons[...]`."""
+    found = _struct_in(_node_at(shape, at))
+    return [field.encode_name for field in found.fields] if found else []
+
+
+def _node_at(shape: type[msgspec.Struct], at: str) -> object:
     current: object = msgspec.inspect.type_info(shape)
     for step in re.findall(r"\.([A-Za-z_]\w*)|\[(?:\.\.\.|\d+|'[^']*')\]", at):
         current = _step(_struct_in(current), step) if step else _element(current)
-    found = _struct_in(current)
-    return [field.encode_name for field in found.fields] if found else []
+    return current
 
 
 def _struct_in(node: object) -> msgspec.inspect.StructType | None:

@@ -1,0 +1,64 @@
+"""A reload touches what changed; a wrong file changes nothing, says why, and goes on serving. HTTP and SIGHUP."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from helexa.testing.fleet import Fleet, ask, eventually
+
+from .test_fleet import DEVICE, echo
+
+WRONG = {
+    "no TOML": ("cortex.toml", "[gateway\n", "is not valid TOML"),
+    "an unknown key": ("cortex.toml", "[gateway]\nlisten_at = 1\n", "did you mean"),
+    "a wrong type": ("cortex.toml", "[eviction]\nmin_residency_s = 'long'\n", "eviction.min_residency_s"),
+    "a wrong word": ("cortex.toml", "[eviction]\nstrategy = 'best'\n", "one of cost, lru, priority"),
+    "a value out of range": ("cortex.toml", "[polling]\nevery_s = 0\n", "polling.every_s"),
+    "a model twice": ("models.toml", '[[models]]\nid = "a"\n[[models]]\nid = "a"\n', "stands twice"),
+    "no bytes of text": ("models.toml", "\udcff", "is not valid TOML"),
+}
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=echo("a", memory_mb=100)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_a_wrong_file_changes_nothing_and_is_named(fleet: Fleet, what: str) -> None:
+    name, text, said = WRONG[what]
+    path = fleet.folder / name
+    right = path.read_bytes()
+    before = (await fleet.http.get("/v1/models")).json()
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    answer = await fleet.http.post("/cortex/v1/reload")
+    assert answer.status_code == 400
+    assert str(path) in answer.json()["error"]["message"]
+    assert said in answer.json()["error"]["message"]
+    fleet.cortex.kill(signal.SIGHUP)
+
+    async def complained() -> bool:
+        return "not reloaded, nothing changed" in fleet.cortex.log.read_text()
+
+    await eventually(complained, "the log says so")
+    assert (await fleet.http.get("/v1/models")).json() == before
+    assert (await fleet.http.post("/v1/chat/completions", json=ask("a"))).status_code == 200
+    path.write_bytes(right)
+    assert (await fleet.http.post("/cortex/v1/reload")).status_code == 200
+
+
+async def test_a_good_file_is_taken_up_on_sighup_and_streams_go_on(fleet: Fleet) -> None:
+    models = fleet.folder / "models.toml"
+    models.write_text(models.read_text() + echo("b", memory_mb=100) + '[aliases]\nclaude = "b"\n')
+    fleet.cortex.kill(signal.SIGHUP)
+
+    async def listed() -> bool:
+        return (await fleet.http.get("/v1/models/claude")).status_code == 200
+
+    await eventually(listed, "the new alias is there")
+    assert (await fleet.http.post("/v1/chat/completions", json=ask("claude"))).status_code == 200
