@@ -101,7 +101,7 @@ async def take(path: Path, context: int, kind: str, state: Path) -> Take:
         plan = (await _post(client, "/models/preflight", spec))["plan"]
         await _post(client, "/models/load", spec)
         _forget_reads(worker)
-        await asyncio.gather(*(_ask(client, spec["model_id"], f"{at} {PROMPT[: context // 2]}") for at in range(SLOTS)))
+        await asyncio.gather(*(_ask(client, spec["model_id"], f"{at} {PROMPT[:context]}") for at in range(SLOTS)))
         seen = (anonymous_mb(worker) or 0) - before + _pages_read_mb(worker, path)
         (row,) = (await client.get("/models")).json()
         return Take(predicted=plan["shares"][0]["needed_mb"], measured=row["vram_measured_mb"], seen=seen)

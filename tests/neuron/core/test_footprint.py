@@ -68,8 +68,8 @@ def test_smollm2_is_predicted_close_to_what_it_took(
 )  # fmt: skip
 def test_gemma_3_is_predicted_close_to_what_it_took(context: int, kind: str, measured_mb: int) -> None:
     shape = replace(shape_of(GEMMA), weight_bytes=WEIGHTS_OF_GEMMA)
-    need = footprint(shape, Settings(context=context, slots=4, type_k=kind, type_v=kind), "cpu")
-    assert need.needed_mb == pytest.approx(measured_mb, rel=0.07)
+    settings = Settings(context=context, slots=4, type_k=kind, type_v=kind, checkpoints=0)
+    assert footprint(shape, settings, "cpu").needed_mb == pytest.approx(measured_mb, rel=0.07)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,16 @@ def test_prompts_kept_in_host_memory_count_on_a_cpu_only() -> None:
     plain, caching = Settings(context=256, slots=1), Settings(context=256, slots=1, host_cache_bytes=64 * MIB)
     assert footprint(shape, caching, "cpu").kv_mb == footprint(shape, plain, "cpu").kv_mb + 64
     assert footprint(shape, caching, "cuda") == footprint(shape, plain, "cuda")
+
+
+def test_checkpoints_of_sliding_layers_take_host_memory_for_each_sequence() -> None:
+    shape = replace(shape_of(GEMMA), weight_bytes=WEIGHTS_OF_GEMMA)
+    none, one = (Settings(context=8192, slots=4, checkpoints=count) for count in (0, 1))
+    one_window = 15 * 768 * 2 * 256 * 2
+    assert footprint(shape, one, "cpu").kv_mb - footprint(shape, none, "cpu").kv_mb == 4 * one_window // MIB
+    assert footprint(shape, one, "cuda") == footprint(shape, none, "cuda")
+    attending = gguf_shape(read_header(tiny_llama()))
+    assert footprint(attending, one, "cpu") == footprint(attending, none, "cpu")
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("f32", 256), ("F16", 128), ("q8_0", 68), ("q4_0", 36)])

@@ -31,6 +31,8 @@ _WINDOW_EVERY: Final = {
     "plamo3": 8, "smallthinker": 4, "afmoe": 4,
 }  # fmt: skip
 """Architectures whose files do not say which layers slide: every n-th sees everything, the others their window."""
+CHECKPOINTS: Final = 1
+"""llama.cpp's own default is 32 of each sequence, beside any plan: more than the rest of a small model together."""
 CANDIDATE_BYTES: Final = 20
 """What one token of the vocabulary takes in the sampler of one sequence."""
 _COPIED_OFTEN: Final = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "Q2_K"})
@@ -87,6 +89,9 @@ class Settings:
     """All sequences share one pool of cells (llama.cpp `kv_unified`)."""
     swa_full: bool = False
     """Sliding-window layers keep the whole context too."""
+    checkpoints: int = CHECKPOINTS
+    """States of sliding and recurrent layers kept for each sequence, so that a prompt can be gone on with; in host
+    memory."""
     host_cache_bytes: int = 0
     """Prompts kept in host memory; on a CPU device that is the device's own."""
 
@@ -99,8 +104,8 @@ class Footprint:
     kv_mb: int = 0
     compute_mb: int = 0
     scratch_mb: int = 0
-    """Part of `compute_mb` that a load does not take yet: the graph's buffers are touched by the first full step, and
-    each sequence's candidates come with its first request."""
+    """Part of the whole that a load does not take yet: the graph's buffers are touched by the first full step, and each
+    sequence's candidates and checkpoints come with its first request."""
     correction_mb: int = 0
     """What an earlier load under the same circumstances was measured to take beyond the prediction (or below it)."""
 
@@ -126,12 +131,12 @@ def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footpr
         return Footprint(weights_mb=shape.known_mb)
     on_cpu = device_kind == "cpu"
     settings = replace(settings, ubatch=step_tokens(settings, device_kind))
-    graph = _graph_bytes(shape, settings)
+    graph, kept = _graph_bytes(shape, settings), _checkpoint_bytes(shape, settings)
     return Footprint(
         weights_mb=mib(shape.weight_bytes - (0 if on_cpu else shape.host_bytes)),
-        kv_mb=mib(kv_bytes(shape, settings) + (settings.host_cache_bytes if on_cpu else 0)),
+        kv_mb=mib(kv_bytes(shape, settings) + (settings.host_cache_bytes + kept if on_cpu else 0)),
         compute_mb=mib(graph + _runtime_bytes(shape, settings, device_kind)),
-        scratch_mb=(graph + CANDIDATE_BYTES * shape.vocabulary * settings.slots) // MIB if on_cpu else 0,
+        scratch_mb=(graph + kept + CANDIDATE_BYTES * shape.vocabulary * settings.slots) // MIB if on_cpu else 0,
     )
 
 
@@ -144,6 +149,14 @@ def step_tokens(settings: Settings, device_kind: str) -> int:
 def kv_bytes(shape: ModelShape, settings: Settings) -> int:
     """The KV cache and recurrent states of all sequences."""
     return sum(_layer_bytes(layer, settings) for layer in shape.layers)
+
+
+def _checkpoint_bytes(shape: ModelShape, settings: Settings) -> int:
+    """What is kept of layers that forget: all cells of a sequence's window, and the recurrent state."""
+    one = replace(settings, slots=1, unified=False)
+    forgetting = [layer for layer in shape.layers if layer.window is not None or layer.state_bytes]
+    each = sum(_layer_bytes(layer if layer.window else replace(layer, k=0, v=0), one) for layer in forgetting)
+    return each * settings.checkpoints * settings.slots
 
 
 def _layer_bytes(layer: Layer, settings: Settings) -> int:

@@ -30,8 +30,8 @@ class DeviceState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one device carries of a model (MiB). `scratch_mb` is part of `compute_mb`; `correction_mb` is what earlier
-    loads were measured to take beyond the sum; `copies_mb`: see `footprint.ModelShape.copies`."""
+    """What one device carries of a model (MiB). `scratch_mb` is the part that requests bring; `correction_mb` is what
+    earlier loads were measured to take beyond the sum; `copies_mb`: see `footprint.ModelShape.copies`."""
 
     device: int
     weights_mb: int

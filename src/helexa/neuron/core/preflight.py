@@ -15,7 +15,7 @@ from helexa.base.errors import Refused
 from helexa.base.ids import SourceId, canonical, parse_source
 from helexa.base.units import MIB, human_bytes, human_mib
 from helexa.neuron.core.fit import DeviceSum, DoesNotFit, Measured, Wish, fit
-from helexa.neuron.core.footprint import UBATCH, ModelShape, Settings, known_type
+from helexa.neuron.core.footprint import CHECKPOINTS, UBATCH, ModelShape, Settings, known_type
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.listing import (
     Listing,
@@ -372,7 +372,7 @@ def _unsupported(selection: Selection, architecture: str) -> Refused:
 
 
 def _wish(selection: Selection, options: Mapping[str, Any]) -> Wish | Refused:
-    for name, least in (("slots", 1), ("batch", 1), ("ubatch", 1), ("cache_ram", 0)):
+    for name, least in (("slots", 1), ("batch", 1), ("ubatch", 1), ("cache_ram", 0), ("checkpoints", 0)):
         given = options.get(name, least)
         if not isinstance(given, int) or isinstance(given, bool) or given < least:
             return _bad_option(selection, name, f"must be a whole number, at least {least}")
@@ -390,6 +390,7 @@ def _wish(selection: Selection, options: Mapping[str, Any]) -> Wish | Refused:
         type_v=types[1],
         ubatch=options.get("ubatch", UBATCH),
         batch=options.get("batch"),
+        checkpoints=options.get("checkpoints", CHECKPOINTS),
         host_cache_bytes=options.get("cache_ram", 0) * MIB,
         unified=options.get("kv_unified") is True,
         swa_full=options.get("swa_full") is True,

@@ -12,6 +12,7 @@ from helexa.neuron.core.gguf import Header, NotGguf, Truncated, read_header
 from helexa.neuron.core.plan import RemoteFile
 from helexa.neuron.core.preflight import Selection, refusal
 from helexa.neuron.sources.contract import HeadUnavailable, Source
+from helexa.neuron.sources.templates import problem
 
 FIRST: Final = 2 * 1024 * 1024
 MOST: Final = 256 * 1024 * 1024
@@ -41,8 +42,19 @@ async def shape_of(source: Source, selection: Selection) -> ModelShape | None:
 async def _gguf(source: Source, selection: Selection) -> ModelShape:
     first, *others = [f for f in selection.files if "mmproj" not in f.name.lower()]
     header = await gguf_header(source, selection, first)
+    await _try_template(selection, first, header)
     more = sum(file.size_bytes or 0 for file in others)
     return await asyncio.to_thread(gguf_shape, header, weight_bytes=header.weight_bytes + more)
+
+
+async def _try_template(selection: Selection, file: RemoteFile, header: Header) -> None:
+    """Raises Refused for a chat template that no engine should be given: the file's, or the asker's in its place."""
+    given = selection.spec.options.get("chat_template", header.metadata.get("tokenizer.chat_template"))
+    why = await asyncio.to_thread(problem, given) if isinstance(given, str) else None
+    if why is not None:
+        detail = f"the chat template of `{file.name}` cannot be used: {why}"
+        hint = "name another one with options.chat_template, or choose another model"
+        raise refusal("bad_weights", selection.model_id, detail, file=file.name, suggestion=hint)
 
 
 async def gguf_header(source: Source, selection: Selection, file: RemoteFile) -> Header:

@@ -11,7 +11,7 @@ import msgspec
 
 from helexa.base.resident import anonymous_mb
 from helexa.base.units import MIB
-from helexa.neuron.core.footprint import CPU_BATCH_TOKENS
+from helexa.neuron.core.footprint import CHECKPOINTS, CPU_BATCH_TOKENS
 from helexa.neuron.engines.llama import options, shelf
 from helexa.neuron.engines.llama.binding import xl
 from helexa.neuron.engines.llama.inside import ask
@@ -104,6 +104,7 @@ def make_params(order: LoadOrder) -> Any:
     params.use_jinja = True
     params.ui = False
     params.cache_ram_mib = 0  # llama.cpp's own default is 8 GiB beside the plan; the option `cache_ram` is in the plan
+    params.n_ctx_checkpoints = CHECKPOINTS
     params.fit_params = False  # the plan has decided; llama.cpp would quietly shrink it
     _place(params, order.devices)
     params.verbosity = ERRORS_ONLY

@@ -87,6 +87,7 @@ OPTIONS: dict[str, Option] = {
     "cache_type_v": _word(xl.ggml_type, "GGML_TYPE_", _CACHE_TYPES, _set("cache_type_v")),
     "cache_ram": _attribute("cache_ram_mib", int),
     "cache_reuse": _attribute("n_cache_reuse", int),
+    "checkpoints": _attribute("n_ctx_checkpoints", int),
     "flash_attn": Option(kind=bool, put=_flash),
     "kv_unified": _attribute("kv_unified", bool),
     "swa_full": _attribute("swa_full", bool),
