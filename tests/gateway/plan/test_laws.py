@@ -10,6 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
+from helexa.gateway.plan.instructions import Verdict
+from helexa.gateway.plan.place import MOST, appraise, candidates
 from helexa.wire import control
 
 from .world import World
@@ -75,6 +77,11 @@ class Laws(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.world.wait(seconds)
 
+    @rule(data=st.data(), model=st.sampled_from(MODELS), speed=st.sampled_from([5.0, 50.0]))
+    def streams_have_shown_a_speed(self, data: st.DataObject, model: str, speed: float) -> None:
+        node = data.draw(st.sampled_from(sorted(self.world.memory)))
+        self.world.tell(ev.Ticked(speeds={(model, node): (1, speed)}))
+
     @rule(data=st.data(), drain=st.booleans())
     def the_operator_drains(self, data: st.DataObject, drain: bool) -> None:
         self.world.tell(ev.Drained(node=data.draw(st.sampled_from(sorted(self.world.memory))), draining=drain))
@@ -129,6 +136,30 @@ def test_two_models_of_equal_rank_displace_each_other_both_ways(
         world.wait(pause)
     changes = sum(one != other for one, other in pairwise(turns))
     assert len(world.evicted) == changes
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["small", "full", "busy", "idle", "away", "failed"]), min_size=1, max_size=3 * MOST)
+)
+def test_however_large_the_fleet_the_best_verdict_is_among_those_that_are_weighed(kinds: list[str]) -> None:
+    world = World({f"n{i}": 100 if kind == "small" else 1000 for i, kind in enumerate(kinds)}, {"a": 900})
+    for i, kind in enumerate(kinds):
+        node, other = f"n{i}", f"m{i}"
+        if kind in ("full", "busy", "idle"):
+            seen = control.Model(id=other, vram_used_mb=500)
+            world.tell(ev.ModelSeen(node=node, model=seen))
+        if kind == "full":
+            world.tell(ev.Pinned(model=other, node=node, pinned=True))
+        if kind == "busy":
+            world.ask(other)
+        if kind == "failed":
+            world.tell(ev.LoadFailed(node=node, model="a", error="it broke"))
+        if kind == "away":
+            world.tell(ev.Drained(node=node, draining=True))
+    whole = [appraise(world.fleet, "a", node, world.now) for node in world.fleet.nodes.values()]
+    weighed = candidates(world.fleet, "a", world.now)
+    assert weighed[0].verdict is min((one.verdict for one in whole), key=list(Verdict).index)
+    assert len(weighed) == min(MOST, len(kinds))
 
 
 Seen = tuple[str, int, int, bool]

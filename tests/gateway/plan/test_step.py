@@ -9,8 +9,8 @@ import pytest
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Status
-from helexa.gateway.plan.instructions import Load, Refuse, Seat, Unload, Why
-from helexa.gateway.plan.place import MOST, best_of
+from helexa.gateway.plan.instructions import Load, Refuse, Seat, Unload, Verdict, Why
+from helexa.gateway.plan.place import MOST, best_of, candidates
 from helexa.wire import control
 
 from .world import World
@@ -399,6 +399,85 @@ def test_a_model_on_two_devices_needs_room_on_each() -> None:
     )
     world.ask("tp")
     assert world.loads[0].devices == (0, 1)
+
+
+def machine(world: World, *memory: int, node: str = "n1", **more: int) -> None:
+    """The node has devices of so many MiB; `more` is foreign memory, `used0=500` on device 0."""
+    devices = [control.Device(index=i, vram_total_mb=mib) for i, mib in enumerate(memory)]
+    used = [control.DeviceHealth(index=i, vram_used_mb=more.get(f"used{i}", 0)) for i in range(len(memory))]
+    seen = control.Discovery(hostname=node, devices=devices)
+    world.tell(ev.Polled(node=node, health=control.Health(devices=used), models=(), discovery=seen))
+
+
+def fitted(world: World, node: str, model: str, warmth: str) -> None:
+    """The node's preflight has answered: so warm are the weights there."""
+    shares = [control.PlanShare(device=0, needed_mb=world.sizes[model])]
+    plan = control.PlanView(model_id=model, harness="llama", format="gguf", shares=shares, warmth=warmth)
+    world.tell(ev.Fitted(node=node, model=model, plan=plan))
+
+
+def test_the_device_with_the_most_free_memory_is_taken_and_not_the_first() -> None:
+    world = World({"n1": 1000}, {"a": 300})
+    machine(world, 1000, 1000, 1000, used0=600, used1=100, used2=300)
+    world.ask("a")
+    assert world.loads[0].devices == (1,)
+
+
+def test_tensor_parallel_takes_the_roomiest_devices_and_needs_its_share_on_each() -> None:
+    profiles = {"tp": Profile(id="tp", vram_mb=1600, tensor_parallel=2)}
+    world = World({"n1": 1000}, {"tp": 1600}, profiles=profiles)
+    machine(world, 1000, 1000, 1000, used0=150)
+    world.ask("tp")
+    assert world.loads[0].devices == (1, 2)
+
+
+def test_two_devices_that_have_the_memory_only_together_never_take_a_split_model() -> None:
+    profiles = {"tp": Profile(id="tp", vram_mb=1600, tensor_parallel=2)}
+    world = World({"n1": 1000}, {"tp": 1600}, profiles=profiles)
+    machine(world, 1700, 700)
+    assert world.refused[world.ask("tp")].why is Why.INFEASIBLE
+
+
+def test_a_split_model_of_unknown_size_is_not_feasible_on_a_node_with_one_device() -> None:
+    world = World({"n1": 1000}, {}, profiles={"tp": Profile(id="tp", tensor_parallel=2)})
+    refused = world.refused[world.ask("tp")]
+    assert "needs 2 device(s); has 1" in refused.message
+
+
+def test_a_node_that_has_the_weights_wins_over_one_with_more_memory_that_must_download() -> None:
+    world = World({"n1": 5000, "n2": 1000, "n3": 1000}, {"a": 400})
+    for node, warmth in (("n1", "cold"), ("n2", "disk"), ("n3", "memory")):
+        fitted(world, node, "a", warmth)
+    world.ask("a")
+    assert world.loads[0].node == "n3"
+
+
+def test_free_room_on_a_cold_node_wins_over_evicting_on_one_that_has_the_weights() -> None:
+    world = World({"n1": 500, "n2": 1000}, {"a": 400, "b": 300})
+    fitted(world, "n1", "a", "disk")
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="b", vram_used_mb=300)))
+    world.ask("a")
+    assert (world.loads[0].node, world.unloads) == ("n2", [])
+
+
+def test_of_the_nodes_that_would_have_to_evict_the_one_that_loses_least_is_taken() -> None:
+    world = World({"n1": 1000, "n2": 700}, {"a": 650, "b": 600, "c": 600})
+    for node, model in (("n1", "b"), ("n2", "c")):
+        world.tell(ev.ModelSeen(node=node, model=control.Model(id=model, vram_used_mb=600)))
+    for _ in range(3):
+        world.finish(world.ask("b"))
+    world.finish(world.ask("c"))
+    world.wait(60.0)
+    world.ask("a")
+    assert [(one.model, one.node) for one in world.unloads] == [("c", "n2")]
+
+
+def test_feasibility_goes_by_totals_and_placement_by_what_is_free() -> None:
+    world = World({"n1": 1000, "n2": 900}, {"a": 800, "b": 500})
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="b", vram_used_mb=500)))
+    assert [one.verdict for one in candidates(world.fleet, "a", world.now)] == [Verdict.FITS, Verdict.EVICT]
+    world.ask("a")
+    assert world.loads[0].node == "n2"
 
 
 def test_the_dry_run_says_what_then_happens() -> None:

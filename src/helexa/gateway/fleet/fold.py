@@ -27,7 +27,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 Entry = TypeVar("Entry", tuple[int, str], tuple[float, float, str])
 
-RATE_WINDOW_S = 1800.0
+RATE_WINDOW_S = 600.0
 """Time constant of a model's request rate: what happened this long ago counts 1/e."""
 SPEED_KEEPS = 0.9
 """What a stream leaves of the speed that was known before it."""

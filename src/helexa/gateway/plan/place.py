@@ -194,6 +194,7 @@ def nevers(fleet: Fleet, model: str) -> Callable[[Node], Told | None]:
     """
     profile, fits = fleet.profiles.get(model) or _ANY, fleet.fits.get(model, {})
     pinned_on, harness, floor = profile.pinned_on, profile.harness, profile.min_device_vram_mb or 0
+    devices = max(profile.min_devices, profile.tensor_parallel or 1)
     usual = need(fleet, model, "")
 
     def never(node: Node) -> Told | None:
@@ -207,8 +208,8 @@ def nevers(fleet: Fleet, model: str) -> Callable[[Node], Told | None]:
         if harness and node.harnesses and harness not in node.harnesses:
             return partial(_no, node, f"has no {harness} engine", kind="engine_missing", harness=harness)
         large = sum(device.total_mb >= floor for device in node.devices) if floor else len(node.devices)
-        if large < profile.min_devices:
-            return partial(_too_few, node, floor, profile.min_devices, large)
+        if large < devices:
+            return partial(_too_few, node, floor, devices, large)
         per_device, count = usual if fit is None else need(fleet, model, node.name)
         if node.devices and _too_crowded(fleet, model, node, per_device, count):
             return partial(_too_small, fleet, model, node, per_device, count)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 
@@ -23,6 +24,10 @@ class Scenario:
     requests_per_s: float = 1.0
     zipf: float = 1.0
     """The n-th most popular model is asked for in proportion to n to the power of minus this."""
+    talk: float = 1.0
+    """Mean number of requests that a client makes of the model it chose; 1: each request stands alone."""
+    thinks_s: float = 30.0
+    """Mean time between two requests of one client."""
     drift_every_s: float = 900.0
     drift_share: float = 0.05
     """Every so often this share of the models trade their popularity."""
@@ -90,7 +95,7 @@ Popularity = list[tuple[float, dict[str, float]]]
 
 
 def _requests(scenario: Scenario, models: list[str], dice: random.Random) -> tuple[list[Request], Popularity]:
-    """Poisson arrivals over models of Zipf popularity, which drifts."""
+    """Clients that come as a Poisson process, each for a model of Zipf popularity, which drifts."""
     weights = [(rank + 1) ** -scenario.zipf for rank in range(len(models))]
     steps = list(accumulate(weights))
     rates = [weight / steps[-1] * scenario.requests_per_s for weight in weights]
@@ -98,13 +103,22 @@ def _requests(scenario: Scenario, models: list[str], dice: random.Random) -> tup
     requests: list[Request] = []
     popularity: Popularity = [(0.0, dict(zip(models, rates, strict=True)))]
     now = 0.0
-    while (now := now + dice.expovariate(scenario.requests_per_s)) < scenario.lasts_s:
+    while (now := now + dice.expovariate(scenario.requests_per_s / scenario.talk)) < scenario.lasts_s:
         if now > popularity[-1][0] + scenario.drift_every_s:
             _drift(models, scenario.drift_share, dice)
             popularity.append((now, dict(zip(models, rates, strict=True))))
         model = models[bisect_right(steps, dice.random() * steps[-1])]
-        requests.append(Request(at=now, model=model, serves_s=dice.expovariate(1 / scenario.serves_s)))
-    return requests, popularity
+        requests += _talk(scenario, model, now, dice)
+    return sorted(requests, key=lambda request: request.at), popularity
+
+
+def _talk(scenario: Scenario, model: str, now: float, dice: random.Random) -> Iterator[Request]:
+    """One client's requests: after each it goes on with the same chance, so that `talk` is their mean number."""
+    while now < scenario.lasts_s:
+        yield Request(at=now, model=model, serves_s=dice.expovariate(1 / scenario.serves_s))
+        if scenario.talk <= 1 or dice.random() < 1 / scenario.talk:
+            return
+        now += dice.expovariate(1 / scenario.thinks_s)
 
 
 def _drift(models: list[str], share: float, dice: random.Random) -> None:
@@ -126,7 +140,9 @@ def _deaths(scenario: Scenario, nodes: list[str], dice: random.Random) -> list[D
 
 
 SMALL = Scenario(name="small", nodes=3, models=24, requests_per_s=0.4, zipf=1.1)
+TALKS = replace(SMALL, name="talks", talk=8.0, requests_per_s=1.6)
 MEDIUM = Scenario(name="medium", nodes=30, models=200, requests_per_s=4.0)
+FORUM = replace(MEDIUM, name="forum", talk=8.0, requests_per_s=8.0)
 LARGE = Scenario(
     name="large",
     nodes=1000,
@@ -138,4 +154,4 @@ LARGE = Scenario(
     zipf=0.9,
     lasts_s=1200.0,
 )
-SCENARIOS = {scenario.name: scenario for scenario in (SMALL, MEDIUM, LARGE)}
+SCENARIOS = {scenario.name: scenario for scenario in (SMALL, TALKS, MEDIUM, FORUM, LARGE)}
