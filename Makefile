@@ -40,7 +40,7 @@ bench-plan: setup  ## time per decision of the planner at 10, 100 and 1,000 node
 bench-memory: setup  ## predictions of memory beside what was seen, cold and after one load
 	@.venv/bin/python bench/memory.py $(ARGS)
 
-bench-sim: setup  ## the simulation's table: small medium large, --seed, --hours
+bench-sim: setup  ## the simulation's table: small talks medium forum large, --seed, --hours
 	@.venv/bin/python bench/sim.py $(ARGS)
 
 test-sim: setup  ## fleets that live through a made-up day; the strategies beside the offline optimum

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from helexa.testing.sim.play import Simulation
 from helexa.testing.sim.report import Outcome, compare, table
-from helexa.testing.sim.scenario import MEDIUM, SMALL, Scenario, draw
+from helexa.testing.sim.scenario import MEDIUM, SMALL, Request, Scenario, draw
 
 TINY = replace(SMALL, name="tiny", lasts_s=600.0, deaths_per_node_hour=2.0, failed_loads=0.1)
 
@@ -29,6 +30,18 @@ def test_every_request_of_a_day_with_deaths_and_failing_loads_is_accounted_for()
     for outcome in compare(TINY).values():
         assert outcome.tally.asked == len(draw(TINY).requests)
         assert accounted(outcome) == outcome.tally.asked
+
+
+def test_clients_that_talk_ask_again_and_the_day_is_in_order() -> None:
+    talks = draw(replace(TINY, talk=8.0)).requests
+    alone = draw(TINY).requests
+    assert [request.at for request in talks] == sorted(request.at for request in talks)
+    assert repeats(talks) > 2 * repeats(alone)
+
+
+def repeats(requests: tuple[Request, ...]) -> float:
+    """The share of requests for the model that was asked for just before."""
+    return sum(one.model == other.model for one, other in pairwise(requests)) / len(requests)
 
 
 def test_the_table_names_each_strategy_and_its_ratio_to_the_optimum() -> None:
