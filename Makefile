@@ -1,5 +1,5 @@
 # The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
-.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-plan bench-sim test-sim test-clients fuzz openapi lock clean bench-memory
+.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-node bench-plan bench-sim test-sim test-clients fuzz openapi lock clean bench-memory
 PYTHON ?= python3
 ARGS ?=
 
@@ -30,6 +30,9 @@ bench-gateway: setup  ## what a request and a streamed event cost, beside nginx 
 
 bench-stream: setup  ## what gateway and neuron cost a stream, beside the engine in-process
 	@.venv/bin/python bench/stream.py $(ARGS)
+
+bench-node: setup  ## idle cost, /health under load, cold load beside llama.cpp alone, loads and unloads without end
+	@.venv/bin/python bench/node.py $(ARGS)
 
 bench-swap: setup  ## what a cold model and a swap cost, in multiples of the bare engine's start
 	@.venv/bin/python bench/swap.py $(ARGS)

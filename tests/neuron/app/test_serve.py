@@ -14,6 +14,7 @@ import msgspec
 import psutil
 import pytest
 
+from helexa.base import lifeline
 from helexa.http1.client import Origin
 from tests.neuron.helpers import PATIENCE_S, names
 
@@ -138,3 +139,58 @@ async def test_a_wrong_key_is_named_with_the_nearest_right_one(tmp_path: Path) -
     _, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert process.returncode == 1
     assert b"did you mean `port`" in errors
+
+
+STUCK = """
+import asyncio, importlib, sys
+from pathlib import Path
+from helexa.neuron.config import load
+from helexa.neuron.keeper import Keeper
+
+run = importlib.import_module("helexa.neuron.app.run")
+
+async def hang(self, within_s):
+    await asyncio.Event().wait()
+
+run.HARD_END_S = 0.5
+Keeper.close = hang
+sys.exit(run.main(load(Path(sys.argv[1]), {}), ready=lambda url: print(url, flush=True)))
+"""
+
+
+@pytest.mark.parametrize("how", ["signal", "second signal", "lifeline"])
+async def test_a_drain_that_hangs_ends_hard_and_takes_the_workers_along(tmp_path: Path, how: str) -> None:
+    """Every restart ended in a supervisor's SIGKILL once, and the code that was to prevent it had never been run."""
+    path = tmp_path / "neuron.toml"
+    path.write_text(f'port = {_free_port()}\nlisten = "127.0.0.1"\n[[harnesses]]\nname = "echo"\n')
+    read, write = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STUCK, str(path)),
+        stdout=PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        pass_fds=(read,),
+        env=os.environ | {"TMPDIR": str(tmp_path), lifeline.VARIABLE: str(read)},
+    )
+    os.close(read)
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        await process.stdout.readline()
+        workers = psutil.Process(process.pid).children(recursive=True)
+        if how == "lifeline":
+            os.close(write)
+        else:
+            process.terminate()
+        if how == "second signal":
+            await asyncio.to_thread(_terminate_until_gone, process.pid)
+        status = await process.wait()
+    assert status == (128 + signal.SIGTERM if how == "second signal" else 70)
+    assert await _gone(workers) == []
+    if how != "lifeline":
+        os.close(write)
+
+
+def _terminate_until_gone(pid: int) -> None:
+    """Signals that arrive together are one: send them until one was the second."""
+    process = psutil.Process(pid)
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        process.terminate()

@@ -132,6 +132,10 @@ class HostView:
             draining=keeper.draining,
         )
 
+    def uuids(self) -> dict[str, int]:
+        """The NVIDIA GPUs in use: their UUIDs with their numbers here."""
+        return {device.uuid: device.index for device in self.devices if device.kind == "cuda" and device.uuid}
+
     def unready(self, keeper: Keeper, activation: Activation) -> list[str]:
         """Why no work should be sent here now; empty when it may be."""
         return [

@@ -28,6 +28,7 @@ from helexa.neuron.app.host import REFRESH_S, HostView, Uptime
 from helexa.neuron.config import NeuronConfig
 from helexa.neuron.device.pool import WATCH_S, Pool, Seat
 from helexa.neuron.discovery.host import survey
+from helexa.neuron.discovery.xids import XidWatch
 from helexa.neuron.keeper import Host, Keeper, Notebook, Vocabularies
 from helexa.neuron.keeper.shelf import Shelf
 from helexa.neuron.sources.library import from_config
@@ -130,6 +131,14 @@ class Neuron:
         stack.push_async_callback(keeper.close, self._drain_s)
         _warn_if_open(config)
 
+        loop = asyncio.get_running_loop()
+
+        def hear_xid(device: int, fault: str) -> None:
+            loop.call_soon_threadsafe(self.pool.condemn, device, fault)
+
+        xids = XidWatch(view.uuids(), hear_xid)
+        stack.push_async_callback(asyncio.to_thread, xids.close)
+        xids.start()
         self.pool.start()
         crew.loop(
             lambda: view.refresh(keeper, library, self.pool), name="refresh", clock=self._clock, every_s=REFRESH_S
