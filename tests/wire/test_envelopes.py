@@ -160,6 +160,26 @@ def test_every_engines_way_to_say_too_long_is_understood(body: dict[str, Any]) -
     assert fault.details["context_tokens"] == 4096
 
 
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ("Field 'n': Value must be between 1 <= value <= 2, but got 3", "n"),
+        ("Unable to generate parser for this template. JSON schema error at #: unrecognized type", "response_format"),
+        ("Failed to initialize samplers: failed to parse grammar", "response_format"),
+        ("Failed to initialize samplers: penalty_repeat must be finite and greater than 0", "repeat_penalty"),
+    ],
+)
+def test_the_field_that_llama_cpp_speaks_of_is_named(said: str, field: str) -> None:
+    fault = upstream_fault(400, encode({"error": {"code": 400, "message": said, "type": "invalid_request_error"}}))
+    assert (fault.status, fault.code, fault.param) == (400, "invalid_request_error", field)
+
+
+def test_a_token_beyond_the_vocabulary_is_the_askers_fault() -> None:
+    said = {"code": 500, "message": "vector::_M_range_check: __n (which is 9) >= this->size()", "type": "server_error"}
+    fault = upstream_fault(500, encode({"error": said}))
+    assert (fault.status, fault.param) == (400, "tokens")
+
+
 def test_too_long_without_numbers_is_still_too_long() -> None:
     fault = upstream_fault(500, encode({"error": {"type": "exceed_context_size_error", "message": "m"}}))
     assert (fault.status, fault.code, fault.details) == (400, "context_length_exceeded", {})

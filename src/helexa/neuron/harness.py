@@ -62,6 +62,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """A path on its socket that it answers between two steps, by which a step that never ends is noticed."""
     hears_on_write: bool = False
     """It notices that a client has left only when it writes, so it has to be made to write (`api/coax.py`)."""
+    calls_by_schema: bool = False
+    """A call that must come is asked of it as an answer by a schema (`core/chat/choice.py`)."""
+    fields: tuple[str, ...] = ()
+    """The fields of a request that it honours; empty for an engine that looks after that itself."""
+    spellings: dict[str, str] = {}
+    """What others call a field, and what it calls it."""
 
 
 class Report(Protocol):

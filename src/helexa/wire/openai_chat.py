@@ -16,6 +16,9 @@ from helexa.wire.intake import Count, Int64, MaybeRaw, ModelName, Natural, NotNe
 
 Choices: TypeAlias = Annotated[int, Meta(ge=1, le=128)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
+LogProbs: TypeAlias = Annotated[int, Meta(ge=0, le=20)]
+Bias: TypeAlias = dict[int, Annotated[float, Meta(ge=-100, le=100)]]
+"""By token id, which JSON writes as a string."""
 
 # ── A client's request ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -125,8 +128,11 @@ class JsonSchema(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`schema` is llama.cpp's, beside `json_object`."""
+
     type: str
     json_schema: JsonSchema | None = None
+    schema: MaybeRaw = UNSET
 
 
 class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -169,13 +175,16 @@ class Request(Asked, frozen=True, kw_only=True, gc=False):
     seed: Int64 | None = None
     n: Choices | None = None
     logprobs: bool | None = None
-    top_logprobs: Natural | None = None
-    logit_bias: dict[str, float] | None = None
+    top_logprobs: LogProbs | None = None
+    n_probs: LogProbs | None = None
+    logit_bias: Bias | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
     stream_options: StreamOptions | None = None
     modalities: list[str] | None = None
     audio: MaybeRaw = UNSET
+    json_schema: MaybeRaw = UNSET
+    grammar: MaybeRaw = UNSET
 
 
 Tokens: TypeAlias = str | list[str | Natural | list[Natural]]
@@ -199,10 +208,13 @@ class CompletionRequest(Asked, frozen=True, kw_only=True, gc=False):
     seed: Int64 | None = None
     n: Choices | None = None
     best_of: Choices | None = None
-    logprobs: Natural | None = None
+    logprobs: LogProbs | None = None
+    n_probs: LogProbs | None = None
     echo: bool | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Bias | None = None
     stream_options: StreamOptions | None = None
+    json_schema: MaybeRaw = UNSET
+    grammar: MaybeRaw = UNSET
 
 
 class EmbeddingRequest(Asked, frozen=True, kw_only=True, gc=False):

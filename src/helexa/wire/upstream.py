@@ -23,6 +23,15 @@ _TOO_LONG = (
     re.compile(r"prompt is too long: (?P<prompt>\d+) tokens > (?P<window>\d+)"),
     re.compile(r"request \((?P<prompt>\d+) tokens\) exceeds the available context size \((?P<window>\d+) tokens\)"),
 )
+_FIELD = re.compile(r"Field '(\w+)'")
+"""How llama.cpp names a field that it does not take..."""
+_FIELD_OF = {
+    "JSON schema error": "response_format",
+    "failed to parse grammar": "response_format",
+    "penalty_repeat": "repeat_penalty",
+    "vector::_M_range_check": "tokens",
+}
+"""... and what it says of one without a name. The last is a token id beyond the vocabulary, which it calls a 500."""
 _CODE_OF_STATUS = {429: "rate_limit_exceeded", 503: "service_unavailable"}
 _TEXT_LIMIT = 500
 _ADVICE = " Start it with"  # llama.cpp's, on its own command line: nothing that a client could do
@@ -37,11 +46,14 @@ def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None
         return Fault(status=400, code=CONTEXT, message=message, param="messages", details=too_long)
     if status == 501:  # not for this model, ever: clients repeat every 5xx, so it is none for them
         status, message = 400, message.partition(_ADVICE)[0]
+    param = _text(error.get("param")) or _field(message)
+    if param == "tokens":
+        status = 400
     return Fault(
         status=status,
         code=_code(code, status),
         message=message,
-        param=_text(error.get("param")) or None,
+        param=param or None,
         retry_after=retry_after,
         details=_details(error),
     )
@@ -63,6 +75,11 @@ def _error_object(body: bytes) -> dict[str, object]:
     whole = cast(dict[str, object], document)
     inner = whole.get("error", whole.get("detail", whole))
     return cast(dict[str, object], inner) if isinstance(inner, dict) else {"message": inner}
+
+
+def _field(message: str) -> str:
+    match = _FIELD.match(message)
+    return match[1] if match else next((name for said, name in _FIELD_OF.items() if said in message), "")
 
 
 def _text(value: object) -> str:

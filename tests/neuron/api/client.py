@@ -49,7 +49,6 @@ class Client:
         self.neuron = neuron
         self.origin = Origin(host="127.0.0.1", port=neuron.port)
         self.headers: list[tuple[bytes, bytes]] = []
-        self.patience_s = PATIENCE_S
 
     async def get(self, path: str) -> Got:
         return await self._ask(b"GET", path, b"", [])

@@ -98,7 +98,7 @@ LONG = {"ignore_eos": True, "temperature": 0}
 
 
 async def until_busy(socket: str, slots: int) -> None:
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(20):
         while await _busy_slots(socket) != slots:  # noqa: ASYNC110 - llama.cpp tells nobody when a slot comes free
             await asyncio.sleep(0.02)
 

@@ -9,12 +9,15 @@ import pytest
 
 from helexa.base.errors import Unavailable
 from helexa.neuron.core.admission import Gate
+from helexa.neuron.harness import Facts
 from helexa.neuron.keeper.seats import Saturated, Seats
+
+FACTS = Facts(context_length=1000, max_output_tokens=1000, capabilities=("text",), used_mb=None)
 
 
 def seats(*, taken_at_once: int = 1, queue: int = 8, max_wait_s: float = 5.0, kv_tokens: int | None = None) -> Seats:
     gate = Gate(seats=taken_at_once, queue=queue, max_wait_s=max_wait_s, context=1000, kv_tokens=kv_tokens)
-    return Seats("m", "/s", gate)
+    return Seats("m", "/s", gate, FACTS)
 
 
 def wanting(tokens: int) -> bytes:

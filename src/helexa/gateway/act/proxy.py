@@ -121,7 +121,10 @@ class Proxy:
             return self._refused(trip, heard, body)
         journey = trip.journey
         journey.first = self._clock.now()
-        trip.reply.send(200, _whole_head(heard, journey), trip.call.answer(body))
+        head = _whole_head(heard, journey)
+        if (ignored := heard.header(IGNORED)) is not None:
+            head = Lines(head + lines_of([(IGNORED, ignored)]))
+        trip.reply.send(200, head, trip.call.answer(body))
         return usage_in(body)
 
     def _headed(self, trip: Trip) -> tuple[Origin, Lines]:
@@ -134,7 +137,8 @@ class Proxy:
         tail = Tail()
         now, add, feed, write, verbatim = self._clock.now, tail.pieces.append, call.feed, reply.write, call.verbatim
         if not reply.started:
-            reply.start(200, [*SSE, *shown(journey)])
+            ignored = answer.header(IGNORED)
+            reply.start(200, [*SSE, *shown(journey), *([(IGNORED, ignored)] if ignored else ())])
 
         def sink(piece: bytes) -> None:
             if journey.first is None and not _only_comments(piece):
@@ -176,6 +180,8 @@ def _only_comments(piece: bytes) -> bool:
     return piece.startswith(b":") and all(line[:1] in (b"", b":") for line in piece.split(b"\n"))
 
 
+IGNORED = b"x-helexa-ignored"
+"""Names the fields of the request that the engine does not see to."""
 SSE: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),

@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
+from helexa.base.ids import fresh
 from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError
 from helexa.http1.message import Header, Request
 from helexa.http1.server import Reply
-from helexa.neuron.api import answers, coax
+from helexa.neuron.api import answers, asking, coax
+from helexa.neuron.api.calling import Calls
 from helexa.neuron.api.metrics import Metrics
+from helexa.neuron.core import bounds
 from helexa.neuron.keeper import Keeper, Seat
 from helexa.wire import envelopes
 from helexa.wire.canon import BadAnswer
@@ -31,8 +35,9 @@ ERROR_BODY_LIMIT = 64 * 1024
 IDLE_CONNECTION_S = 4.0
 """llama.cpp closes a connection that was idle for 5 s; one that is younger is surely open."""
 _UPSTREAM_HEADERS: list[Header] = [(b"content-type", b"application/json")]
-_STREAMABLE = frozenset(("/v1/chat/completions", "/v1/completions"))
-_KEPT_HEADERS = frozenset((b"content-type", b"cache-control", b"x-accel-buffering", b"x-helexa-ignored"))
+IGNORED = b"x-helexa-ignored"
+IGNORED_LIMIT = 512
+_KEPT_HEADERS = frozenset((b"content-type", b"cache-control", b"x-accel-buffering", IGNORED))
 
 
 class Relay:
@@ -46,22 +51,26 @@ class Relay:
         """Relay one request. Raises a HelexaError while nothing of the answer has been sent; `queued`: it decodes, and
         so waits for a seat."""
         asked = CHECKS[request.path](request.body)
+        bounds.check(asked)
         began = time.monotonic()
         try:
             async with self._keeper.seat(asked.model, queued=queued, body=request.body) as seat:
-                await self._serve(request, reply, seat, streamed=bool(asked.stream))
+                question = asking.question(request.path, request.body, asked, seat.facts)
+                await self._serve(request, reply, seat, question, streamed=bool(asked.stream))
             self._metrics.request(seat.model_id, reply.status, time.monotonic() - began)
         except HelexaError as error:
             self._metrics.request(asked.model, error.status, time.monotonic() - began)
             raise
 
-    async def _serve(self, request: Request, reply: Reply, seat: Seat, *, streamed: bool) -> None:
+    async def _serve(
+        self, request: Request, reply: Reply, seat: Seat, question: asking.Question, *, streamed: bool
+    ) -> None:
         """Answer from the seat's model; what goes wrong after the first byte is told in the answer's own grammar."""
-        sink = Sink(reply, pulse=streamed)
+        sink = Sink(reply, question, pulse=streamed)
         task = asyncio.current_task()
         seat.on_cut = None if task is None else partial(_cancel, task)
         try:
-            await self._exchange(request, seat, sink, streamed=streamed)
+            await self._exchange(request, seat, sink, question)
         except asyncio.CancelledError:
             if task is None or seat.cut_for is None:
                 raise
@@ -78,18 +87,17 @@ class Relay:
             seat.on_cut = None
             sink.close()
 
-    async def _exchange(self, request: Request, seat: Seat, sink: Sink, *, streamed: bool) -> None:
+    async def _exchange(self, request: Request, seat: Seat, sink: Sink, question: asking.Question) -> None:
         origin = await self._origin(seat.socket)
-        body, gathered = _asked_of(request, seat, streamed=streamed)
-        async with await origin.request(b"POST", request.target, _UPSTREAM_HEADERS, body) as answer:
+        async with await origin.request(b"POST", request.target, _UPSTREAM_HEADERS, question.body) as answer:
             if answer.status >= 400:
                 raise BadAnswer(fault=upstream_fault(answer.status, await answer.read(ERROR_BODY_LIMIT)))
-            if gathered:
+            if question.gathered:
                 pieces: list[bytes] = []
                 await answer.relay(pieces.append)
-                sink.whole(coax.gather(b"".join(pieces)))
+                sink.whole(b"".join(pieces))
                 return
-            sink.begin(answer, prefill=body is not request.body)
+            sink.begin(answer)
             await answer.relay(sink.write)
             sink.end()
 
@@ -114,25 +122,25 @@ class Sink:
     The pulse begins a 200 event stream if the engine has not: a client must not take a long prefill for a dead server.
     """
 
-    def __init__(self, reply: Reply, *, pulse: bool) -> None:
+    def __init__(self, reply: Reply, question: asking.Question, *, pulse: bool) -> None:
         self._reply = reply
+        self._headers = _named(question.ignored)
         self._between_events = True
-        self._prefill: coax.Prefill | None = None
+        self._prefill = coax.Prefill() if question.progress else None
+        self._calls = Calls(lambda: fresh("call_")) if question.calls else None
         self._events = pulse
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
         self._timer = self._loop.call_later(SIGN_OF_LIFE_S, self._beat) if pulse else None
 
-    def begin(self, answer: Answer, *, prefill: bool) -> None:
-        """The engine's head has come. From here on a client that is slow to read slows its engine down. `prefill`: the
-        answer begins with progress frames, which are not the client's."""
-        self._prefill = coax.Prefill() if prefill else None
+    def begin(self, answer: Answer) -> None:
+        """The engine's head has come. From here on a client that is slow to read slows its engine down."""
         self._reply.on_pressure = answer.pause
         if self._reply.started:
             return
         headers = [(name, value) for name, value in answer.headers if name in _KEPT_HEADERS]
         length = answer.header(b"content-length")
-        self._reply.start(answer.status, headers, length=int(length) if length else None)
+        self._reply.start(answer.status, headers + self._headers, length=int(length) if length else None)
         self._events = (answer.header(b"content-type") or b"").startswith(b"text/event-stream")
         if self._events:
             self._reply.flush()  # the client learns that its request was taken before the first token is there
@@ -143,15 +151,18 @@ class Sink:
             data = self._prefill.feed(data)
             if self._prefill.over:
                 self._prefill = None
-            if not data:
-                return
+        if self._calls is not None:
+            data = self._calls.feed(data)
+        if not data:
+            return
         self._last = self._loop.time()
         self._between_events = data.endswith(b"\n\n")
         self._reply.write(data)
 
-    def whole(self, body: bytes) -> None:
-        """A whole answer."""
-        self._reply.send(200, answers.JSON, body)
+    def whole(self, stream: bytes) -> None:
+        """All of a stream, for a client that asked for the whole answer."""
+        told = stream if self._calls is None else self._calls.feed(stream)
+        self._reply.send(200, answers.JSON + self._headers, coax.gather(told))
 
     def end(self) -> None:
         """The answer is whole."""
@@ -179,22 +190,17 @@ class Sink:
         silent_s = self._loop.time() - self._last
         if silent_s >= SIGN_OF_LIFE_S * 0.99 and self._between_events and self._events and not self._reply.finished:
             if not self._reply.started:
-                self._reply.start(200, answers.SSE)
+                self._reply.start(200, answers.SSE + self._headers)
             self._reply.write(answers.SIGN_OF_LIFE)
             silent_s = 0.0
             self._last = self._loop.time()
         self._timer = self._loop.call_later(max(0.05, SIGN_OF_LIFE_S - silent_s), self._beat)
 
 
-def _asked_of(request: Request, seat: Seat, *, streamed: bool) -> tuple[bytes, bool]:
-    """The body that the engine gets, and whether its stream has to be gathered into a whole answer."""
-    if not seat.hears_on_write or request.path not in _STREAMABLE:
-        return request.body, False
-    if not streamed:
-        return coax.as_stream(request.body), True
-    if coax.asks_for_progress(request.body):
-        return request.body, False
-    return coax.with_progress(request.body), False
+def _named(ignored: Sequence[str]) -> list[Header]:
+    """A header that names the fields which the engine does not see to; a name that no header can carry is left out."""
+    named = ", ".join(name for name in ignored if name.isascii() and name.isprintable())[:IGNORED_LIMIT]
+    return [(IGNORED, named.encode())] if named else []
 
 
 def _cancel(task: asyncio.Task[object]) -> None:

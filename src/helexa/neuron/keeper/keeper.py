@@ -287,7 +287,7 @@ class Keeper:
                     entry.model_id,
                     entry.order.socket,
                     self._gate(state),
-                    hears_on_write=state.facts.hears_on_write,
+                    state.facts,
                 )
                 if self.draining:
                     entry.seats.close(words.shutting_down(entry.model_id))

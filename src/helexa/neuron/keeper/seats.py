@@ -11,6 +11,7 @@ from typing import Literal
 
 from helexa.base.errors import HelexaError, Unavailable
 from helexa.neuron.core.admission import Gate
+from helexa.neuron.harness import Facts
 
 
 class Saturated(Unavailable):
@@ -26,14 +27,15 @@ _NEWEST_SHARE = 0.3
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Seat:
-    """One request in flight. `socket` is where its model is served; `on_cut` is called when it has to end early.
+    """One request in flight. `socket` is where its model is served, `facts` what is known of that; `on_cut` is called
+    when it has to end early.
     `kv_tokens` of the model's KV cache are promised to it; it sits since `since_s`."""
 
     model_id: str
     socket: str
+    facts: Facts
     kv_tokens: int = 0
     since_s: float = 0.0
-    hears_on_write: bool = False
     on_cut: Callable[[], None] | None = None
     cut_for: HelexaError | None = None
 
@@ -47,9 +49,9 @@ class Seat:
 class Seats:
     """The seats and the queue of one loaded model."""
 
-    def __init__(self, model_id: str, socket: str, gate: Gate, *, hears_on_write: bool = False) -> None:
+    def __init__(self, model_id: str, socket: str, gate: Gate, facts: Facts) -> None:
         self._model_id, self._socket, self._gate = model_id, socket, gate
-        self._hears_on_write = hears_on_write
+        self._facts = facts
         self._decoding: set[Seat] = set()
         self._passing: set[Seat] = set()
         self._waiting: deque[tuple[asyncio.Future[Seat], int]] = deque()
@@ -161,7 +163,7 @@ class Seats:
             socket=self._socket,
             kv_tokens=demand,
             since_s=self._loop.time(),
-            hears_on_write=self._hears_on_write,
+            facts=self._facts,
         )
         row.add(seat)
         self._reserved += demand

@@ -158,7 +158,7 @@ class Remainder:
         return [Text(self._mark + kept)] if self._mark + kept else []
 
     def _look(self, kept: str) -> list[Piece]:
-        if self._bare and kept.lstrip().startswith("{"):
+        if self._bare and kept.lstrip().startswith(("{", "[")):
             self._kept, self._inside = [kept], True
             return []
         found = first(kept, self._opens)

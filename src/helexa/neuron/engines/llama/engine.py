@@ -12,7 +12,7 @@ import msgspec
 from helexa.base.resident import anonymous_mb
 from helexa.base.units import MIB
 from helexa.neuron.core.footprint import CHECKPOINTS, CPU_BATCH_TOKENS
-from helexa.neuron.engines.llama import options, shelf
+from helexa.neuron.engines.llama import fields, options, shelf
 from helexa.neuron.engines.llama.binding import xl
 from helexa.neuron.engines.llama.inside import ask
 from helexa.neuron.harness import DeviceRef, Engine, Facts, LoadOrder, Report, Resident
@@ -162,6 +162,9 @@ def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
         kv_tokens=order.context * order.slots if params.kv_unified else None,
         pulse="/slots",  # answered by the thread that decodes, after the step it is at
         hears_on_write=True,
+        calls_by_schema=True,
+        fields=fields.KNOWN,
+        spellings=fields.SPELLINGS,
     )
 
 

@@ -1,0 +1,155 @@
+"""What an engine is asked, when a client asks: the same bytes where that will do. Pure.
+
+Evens out how an engine's own server differs from what the neuron promises, as its `Facts` tell: fields by another
+name, a tool that must be called, a client that it does not see leave. What it cannot do at all is refused, what it
+would leave out is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from helexa.neuron.api import coax
+from helexa.neuron.core.chat import choice
+from helexa.neuron.harness import Facts
+from helexa.wire import intake
+from helexa.wire import openai_chat as shapes
+
+_STREAMABLE: Final = frozenset(("/v1/chat/completions", "/v1/completions"))
+_ABILITY: Final = {"/v1/embeddings": "embeddings", "/v1/rerank": "rerank"}
+_NOT_SAMPLING: Final = frozenset(
+    ("model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity",
+     "prompt_cache_retention", "modalities")
+)  # fmt: skip
+_raw: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_any: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_NO_SCHEMA: Final = msgspec.Raw(b'{"type":"object","properties":{}}')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """`body` is for the engine. Its answer begins with progress frames (`progress`), is a stream to be made whole
+    (`gathered`), is calls by a schema (`calls`). `ignored` are the fields that it will not see to."""
+
+    body: bytes
+    progress: bool = False
+    gathered: bool = False
+    calls: bool = False
+    ignored: tuple[str, ...] = ()
+
+
+def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Question:
+    """Raises InvalidRequest for what the model cannot do, naming the field."""
+    _able(path, asked, facts)
+    fields = _raw.decode(body) if facts.fields else {}
+    ignored = [name for name in fields if not _known(name, facts)]
+    edits = _respelled(fields, facts)
+    calls = False
+    if isinstance(asked, shapes.Request) and asked.tools:
+        calls = facts.calls_by_schema and _must_call(asked)
+        edits |= _tools(asked, facts, calls=calls)
+        if not calls and not facts.tool_call and facts.calls_by_schema and asked.tool_choice != "none":
+            ignored.append("tools")
+    if edits:
+        body = msgspec.json.encode({name: raw for name, raw in fields.items() if name not in facts.spellings} | edits)
+    if not facts.hears_on_write or path not in _STREAMABLE or _only_whole(asked):
+        return Question(body=body, calls=calls, ignored=tuple(ignored))
+    if not asked.stream:
+        body = coax.as_stream(body)
+        return Question(body=body, gathered=True, calls=calls, ignored=tuple(ignored))
+    progress = not coax.asks_for_progress(body)
+    body = coax.with_progress(body) if progress else body
+    return Question(body=body, progress=progress, calls=calls, ignored=tuple(ignored))
+
+
+def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
+    ability = _ABILITY.get(path)
+    if ability is not None and ability not in facts.capabilities:
+        hint = f"`{asked.model}` is not loaded for {ability}; its profile may set options = {{ {ability} = true }}"
+        raise intake.refuse("model", hint)
+    if isinstance(asked, shapes.Request) and "vision" not in facts.capabilities:
+        for index, message in enumerate(asked.messages):
+            for at, part in enumerate(message.content if isinstance(message.content, list) else ()):
+                if part.type == "image_url":
+                    raise intake.refuse(f"messages.{index}.content.{at}.image_url", f"`{asked.model}` does not see")
+
+
+def _known(name: str, facts: Facts) -> bool:
+    return name in facts.fields or name in facts.spellings or name in _NOT_SAMPLING
+
+
+def _respelled(fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec.Raw]:
+    return {facts.spellings[name]: raw for name, raw in fields.items() if name in facts.spellings}
+
+
+def _only_whole(asked: shapes.Asked) -> bool:
+    """llama.cpp tells no probabilities in a stream when tools are offered."""
+    return isinstance(asked, shapes.Request) and bool(asked.tools and asked.logprobs and not asked.stream)
+
+
+# ── Tools ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _must_call(asked: shapes.Request) -> bool:
+    match asked.tool_choice:
+        case "required":
+            return True
+        case shapes.ChoiceIn(type="allowed_tools", allowed_tools=shapes.AllowedTools(mode=mode)):
+            return mode == "required"
+        case shapes.ChoiceIn():
+            return True
+        case _:
+            return False
+
+
+def _tools(asked: shapes.Request, facts: Facts, *, calls: bool) -> dict[str, msgspec.Raw]:
+    """The fields that have to change: the tools that were chosen from, and how a call is made to come."""
+    if not facts.calls_by_schema or not (calls or isinstance(asked.tool_choice, shapes.ChoiceIn)):
+        return {}
+    allowed = _allowed(asked)
+    offered = [tool.function for tool in asked.tools or () if tool.function and tool.function.name in allowed]
+    shown = msgspec.Raw(msgspec.json.encode([_tool(function) for function in offered]))
+    if not calls:
+        return {"tools": shown, "tool_choice": msgspec.Raw(b'"auto"')}
+    functions, parallel = _functions(offered), bool(asked.parallel_tool_calls)
+    schema = choice.schema_of(functions, parallel=parallel, tokens=_room(asked, facts))
+    wanted = {"type": "json_schema", "json_schema": {"name": "calls", "strict": True, "schema": schema}}
+    return {
+        "tools": shown,
+        "tool_choice": msgspec.Raw(b'"none"'),
+        "response_format": msgspec.Raw(msgspec.json.encode(wanted)),
+    }
+
+
+def _allowed(asked: shapes.Request) -> Sequence[str]:
+    match asked.tool_choice:
+        case shapes.ChoiceIn(function=shapes.NamedFunction(name=name)):
+            return (name,)
+        case shapes.ChoiceIn(allowed_tools=shapes.AllowedTools(tools=allowed)):
+            return [tool.function.name for tool in allowed if tool.function]
+        case _:
+            return [tool.function.name for tool in asked.tools or () if tool.function]
+
+
+def _tool(function: shapes.FunctionTool) -> dict[str, object]:
+    """A tool as templates take it; many read `description` and `parameters` without asking whether they are there."""
+    parameters = function.parameters if intake.given(function.parameters) else _NO_SCHEMA
+    told = {"name": function.name, "description": function.description or "", "parameters": parameters}
+    return {"type": "function", "function": told}
+
+
+def _functions(functions: Iterable[shapes.FunctionTool]) -> list[choice.Function]:
+    return [
+        choice.Function(each.name, _any.decode(each.parameters if intake.given(each.parameters) else _NO_SCHEMA) or {})
+        for each in functions
+    ]
+
+
+def _room(asked: shapes.Request, facts: Facts) -> int:
+    """Tokens that the calls may take: what was asked for, at most half of the window."""
+    half = facts.context_length // 2
+    return min(asked.max_completion_tokens or asked.max_tokens or half, half)

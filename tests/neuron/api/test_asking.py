@@ -1,0 +1,123 @@
+"""What an engine is asked: the same bytes, but for what it would not do or would not notice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from helexa.base.errors import InvalidRequest
+from helexa.neuron.api import asking
+from helexa.neuron.harness import Facts
+from helexa.wire.checks import CHECKS
+
+PLAIN = Facts(context_length=2048, max_output_tokens=2048, capabilities=("text",), used_mb=None)
+LLAMA = msgspec.structs.replace(
+    PLAIN,
+    hears_on_write=True,
+    calls_by_schema=True,
+    fields=("messages", "stream", "stream_options", "tools", "tool_choice", "logprobs", "temperature"),
+    spellings={"repetition_penalty": "repeat_penalty"},
+)  # fmt: skip
+CHAT = "/v1/chat/completions"
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+    for name in ("a", "b", "c")
+]
+
+
+def ask(facts: Facts = LLAMA, path: str = CHAT, **fields: Any) -> asking.Question:
+    body = {"model": "m", **({"messages": [{"role": "user", "content": "hi"}]} if path == CHAT else {}), **fields}
+    raw = msgspec.json.encode(body)
+    return asking.question(path, raw, CHECKS[path](raw), facts)
+
+
+def sent(question: asking.Question) -> dict[str, Any]:
+    return msgspec.json.decode(question.body)
+
+
+def test_an_engine_that_needs_nothing_gets_the_bytes_themselves() -> None:
+    body = b'{"model": "m",  "messages": [{"role": "user", "content": "hi"}], "made_up": 1e2}'
+    question = asking.question(CHAT, body, CHECKS[CHAT](body), PLAIN)
+    assert question == asking.Question(body=body)
+
+
+def test_a_whole_answer_is_asked_for_as_a_stream_where_leaving_is_heard_on_writing() -> None:
+    question = ask()
+    assert question.gathered
+    assert sent(question)["stream"] is True
+
+
+def test_a_stream_is_asked_for_with_progress_that_the_client_does_not_see() -> None:
+    assert ask(stream=True).progress
+    assert not ask(stream=True, return_progress=True).progress
+
+
+def test_probabilities_beside_tools_are_asked_for_whole() -> None:
+    question = ask(tools=TOOLS, logprobs=True, top_logprobs=1)
+    assert not question.gathered
+    assert "stream" not in sent(question)
+
+
+def test_a_field_goes_by_the_name_that_the_engine_knows() -> None:
+    question = ask(repetition_penalty=1.5)
+    assert sent(question)["repeat_penalty"] == 1.5
+    assert "repetition_penalty" not in sent(question)
+    assert question.ignored == ()
+
+
+def test_fields_that_the_engine_does_not_see_to_are_named_and_who_asks_is_not_one_of_them() -> None:
+    assert ask(best_of=2, temperature=1, user="me", metadata={}).ignored == ("best_of",)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "required",
+        {"type": "function", "function": {"name": "b"}},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [TOOLS[1]]}},
+    ],
+)
+def test_a_call_that_must_come_is_asked_for_by_a_schema(choice: Any) -> None:
+    question = ask(tools=TOOLS, tool_choice=choice)
+    assert question.calls
+    body = sent(question)
+    assert body["tool_choice"] == "none"
+    names = [tool["function"]["name"] for tool in body["tools"]]
+    assert names == (["a", "b", "c"] if choice == "required" else ["b"])
+    assert len(body["response_format"]["json_schema"]["schema"]["$defs"]) == len(names)
+
+
+def test_allowed_tools_are_the_only_ones_that_the_model_sees() -> None:
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [TOOLS[0], TOOLS[2]]}}
+    body = sent(ask(tools=TOOLS, tool_choice=choice))
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["a", "c"]
+    assert body["tool_choice"] == "auto"
+
+
+def test_tools_that_the_template_does_not_show_are_named_as_ignored() -> None:
+    assert ask(tools=TOOLS).ignored == ("tools",)
+    assert ask(tools=TOOLS, tool_choice="none").ignored == ()
+    assert ask(msgspec.structs.replace(LLAMA, tool_call=True), tools=TOOLS).ignored == ()
+
+
+def test_an_engine_that_sees_to_calls_itself_gets_them_as_they_are() -> None:
+    question = ask(PLAIN, tools=TOOLS, tool_choice="required")
+    assert not question.calls
+    assert sent(question)["tool_choice"] == "required"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/embeddings", {"input": "x"}, "model"),
+        ("/v1/rerank", {"query": "x", "documents": ["a"]}, "model"),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+         "messages.0.content.0.image_url"),
+    ],
+)  # fmt: skip
+def test_what_the_model_cannot_do_is_refused_by_name(path: str, fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        ask(PLAIN, path, **fields)
+    assert refused.value.fields["param"] == param
