@@ -92,3 +92,84 @@ async def test_a_device_is_recycled_after_so_many_cycles_and_brings_its_model_ba
 
         await eventually(whole, "the device counts anew")
         assert "recycled after 3 load cycles" in fleet.neurons["n1"].log.read_text()
+
+
+async def test_a_drained_node_finishes_what_runs_and_gets_nothing_new_until_it_is_taken_back(pair: Fleet) -> None:
+    node = await home_of(pair, "talker")
+    body = ask("talker", stream=True, max_tokens=30)
+    async with pair.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        lines = answer.aiter_lines()
+        await anext(lines)
+        drained = await pair.http.post("/cortex/v1/drain", json={"node": node})
+        assert drained.json() == {"node": node, "draining": True}
+        assert (await pair.node(node))["draining"]
+        assert await home_of(pair, "talker") != node
+        rest = [line async for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+    await pair.http.post("/cortex/v1/drain", json={"node": node, "drain": False})
+    assert not (await pair.node(node))["draining"]
+    other = next(name for name in pair.neurons if name != node)
+    await pair.http.post("/cortex/v1/drain", json={"node": other})
+    assert await home_of(pair, "talker") == node
+
+
+async def test_a_drain_is_the_nodes_own_and_every_gateway_sees_it(tmp_path: Path) -> None:
+    models = echo("a", memory_mb=100)
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=models, polling=POLLING, gateways=2) as fleet:
+        other = fleet.others[0]
+        await fleet.http.post("/cortex/v1/drain", json={"node": "n1"})
+
+        async def seen() -> bool:
+            return bool((await other.node("n1"))["draining"])
+
+        await eventually(seen, "the other gateway sees the drain")
+        refused = await other.http.post("/v1/chat/completions", json=ask("a"))
+        assert refused.status_code == 503
+        assert "draining" in refused.json()["error"]["message"]
+        assert int(refused.headers["retry-after"]) >= 1
+        await other.http.post("/cortex/v1/drain", json={"node": "n1", "drain": False})
+
+        async def back() -> bool:
+            return not (await fleet.node("n1"))["draining"]
+
+        await eventually(back, "the first gateway sees it back")
+        assert (await fleet.http.post("/v1/chat/completions", json=ask("a"))).status_code == 200
+
+
+async def test_a_pinned_model_is_not_evicted_until_it_is_unpinned(pair: Fleet) -> None:
+    for model in ("a", "b"):
+        await home_of(pair, model)
+        pinned = await pair.http.post("/cortex/v1/pin", json={"model": model})
+        assert pinned.json()["pinned"]
+    refused = await pair.http.post("/v1/chat/completions", json=ask("c"))
+    assert refused.status_code == 422
+    assert "pinned" in refused.json()["error"]["message"]
+    assert (await pair.entry("a"))["loaded"]
+    await pair.http.post("/cortex/v1/pin", json={"model": "a", "pinned": False})
+    assert (await pair.http.post("/v1/chat/completions", json=ask("c"))).status_code == 200
+    assert (await pair.entry("b"))["loaded"]
+    assert not (await pair.entry("a"))["loaded"]
+
+
+async def test_what_is_to_be_preloaded_is_loaded_without_anybody_asking(tmp_path: Path) -> None:
+    models = echo("early", memory_mb=100).replace("options", "preload = true\noptions") + echo("late", memory_mb=100)
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=models, polling=POLLING) as fleet:
+        await fleet.until_status("early", "loaded")
+        assert (await fleet.entry("late"))["status"] == "cold"
+
+
+async def test_a_gateway_that_is_told_to_stop_under_load_ends_every_stream_properly(pair: Fleet) -> None:
+    await home_of(pair, "talker")
+    bodies = [ask("talker", stream=True, max_tokens=20 + number) for number in range(8)]
+    streams = [asyncio.create_task(pair.http.post("/v1/chat/completions", json=body)) for body in bodies]
+
+    async def busy() -> bool:
+        nodes = (await pair.nodes()).values()
+        return sum(place["in_flight"] for node in nodes for place in node["models"]) == len(bodies)
+
+    await eventually(busy, "all streams run")
+    pair.cortex.kill(signal.SIGTERM)
+    for answer in await asyncio.gather(*streams):
+        assert answer.text.rstrip().endswith("data: [DONE]")
+    assert await pair.cortex.exit_status() == 0
+    await pair.until_neurons_idle()

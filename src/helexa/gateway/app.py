@@ -25,7 +25,7 @@ from helexa.gateway.act.counter import Counter
 from helexa.gateway.act.dispatcher import Dispatcher, RefusedSeat
 from helexa.gateway.act.journal import Journal
 from helexa.gateway.act.loader import Loader
-from helexa.gateway.act.neuron_client import NeuronClient
+from helexa.gateway.act.neuron_client import NeuronClient, NeuronRefused, NeuronSilent
 from helexa.gateway.act.poller import NodeWatch
 from helexa.gateway.act.proxy import Proxy
 from helexa.gateway.edge import admin, render
@@ -139,6 +139,16 @@ class Cortex:
         self._config, self._file, self._names = config, models, Names(models)
         self._apply()
         return {"changed": changed}
+
+    async def drain(self, node: str, on: bool) -> None:
+        """Take a node out of service, or back. The node itself keeps that, so every gateway sees it and none has to
+        survive for it; only of one that cannot, or is away, it is remembered here."""
+        try:
+            kept_there = await self._clients[node].drain(on)
+        except (NeuronSilent, NeuronRefused):
+            kept_there = False
+        self.dispatcher.tell(ev.Drained(node=node, draining=on and not kept_there))
+        await self._watches[node].poll()
 
     async def feed(self) -> AsyncIterator[bytes]:
         """Server-sent events of what the planner decides, for dashboards."""

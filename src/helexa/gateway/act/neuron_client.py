@@ -112,6 +112,16 @@ class NeuronClient:
         order = control.Recycle(after_cycles=after_cycles)
         await self._call("POST", f"/devices/{device}/recycle", order, self._timeout_s * 6)
 
+    async def drain(self, on: bool) -> bool:
+        """Whether it takes new work no more (or again), for every gateway; False from one that has no such state."""
+        try:
+            await self._call("POST", "/drain" if on else "/undrain", {}, self._timeout_s)
+        except NeuronRefused as error:
+            if error.answer_status in (404, 405, 501):
+                return False
+            raise
+        return True
+
     async def events(self) -> AsyncIterator[control.Event]:
         """The neuron's event stream, until it ends. Raises NeuronSilent or NeuronNonsense."""
         answer = await self._ask("GET", "/events", b"", self._timeout_s)

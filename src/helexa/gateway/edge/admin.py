@@ -37,6 +37,7 @@ class Desk(Protocol):
     def catalogue(self) -> list[dict[str, Any]]: ...
     def decision(self, decision: str) -> dict[str, Any] | None: ...
     async def reload(self) -> dict[str, Any]: ...
+    async def drain(self, node: str, on: bool) -> None: ...
     def feed(self) -> AsyncIterator[bytes]: ...
 
 
@@ -155,7 +156,7 @@ class _Admin:
         if asked.node not in self._desk.fleet.nodes:
             known = ", ".join(self._desk.fleet.nodes) or "none"
             raise NotFound(f"there is no node `{asked.node}`; nodes: {known}")
-        self._desk.tell(ev.Drained(node=asked.node, draining=asked.drain))
+        await self._desk.drain(asked.node, asked.drain)
         return json({"node": asked.node, "draining": asked.drain})
 
     async def plan(self, request: Request) -> Response:

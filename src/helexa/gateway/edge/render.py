@@ -51,7 +51,7 @@ def node(fleet: Fleet, one: Node, now: float) -> dict[str, Any]:
         "name": one.name,
         "hostname": one.hostname,
         "healthy": one.healthy,
-        "draining": one.draining,
+        "draining": one.draining or one.leaving,
         "problem": one.problem,
         "circuit": "open" if now < one.tripped_until else "closed",
         "activation": one.activation,

@@ -321,7 +321,7 @@ def _polled(fleet: Fleet, event: ev.Polled, now: float) -> Fleet:
         misses=0,
         problem=None,
         boot_id=boot_id,
-        draining=node.draining or event.health.draining,
+        leaving=event.health.draining,
         tripped_until=0.0,
         activation=event.health.activation.state,
     )

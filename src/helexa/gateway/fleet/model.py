@@ -124,6 +124,9 @@ class Node(Value, frozen=True):
     """Memory of its largest device."""
     harnesses: tuple[str, ...] = ()
     draining: bool = False
+    """The operator of this gateway wants it out of service."""
+    leaving: bool = False
+    """It takes no new work, as it tells every gateway."""
     tripped_until: float = 0.0
     """Circuit breaker: no new seats before this time, after transport errors in a row."""
     trips: int = 0
@@ -131,7 +134,7 @@ class Node(Value, frozen=True):
 
     def open(self, now: float) -> bool:
         """May new work go there?"""
-        return self.healthy and not self.draining and now >= self.tripped_until
+        return self.healthy and not self.draining and not self.leaving and now >= self.tripped_until
 
 
 class Ask(Value, frozen=True):

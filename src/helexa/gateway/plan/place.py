@@ -291,7 +291,7 @@ def _closed(node: Node) -> str:
         return node.problem or "not reached yet"
     if not node.healthy:
         return f"unhealthy: {node.problem}" if node.problem else "unhealthy"
-    return "draining" if node.draining else "its circuit breaker is open after transport errors"
+    return "draining" if node.draining or node.leaving else "its circuit breaker is open after transport errors"
 
 
 def _fit(fleet: Fleet, model: str, node: Node, now: float, claimed: dict[int, int]) -> Appraisal:
