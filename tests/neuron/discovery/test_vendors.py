@@ -101,6 +101,12 @@ class FakeNvml:
             raise self.NVMLError("Not Supported")
         return type("Memory", (), {"total": 150_754_820_096, "used": 1 << 30})
 
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[object]:  # noqa: N802
+        if handle:
+            raise self.NVMLError("Not Supported")
+        rows = {77: 3 << 30, 78: None}
+        return [type("Process", (), {"pid": pid, "usedGpuMemory": used}) for pid, used in rows.items()]
+
     def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
         return "580.1"
 
@@ -123,6 +129,11 @@ def test_nvml_is_asked_and_closed_and_what_it_does_not_support_is_unknown(monkey
         ("NVIDIA H200", 143771, 1024, None),
         ("NVIDIA H200", None, None, None),
     ]
+
+
+def test_processes_are_known_by_what_they_use_where_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "_nvml", FakeNvml)
+    assert [dict(gpu.processes) for gpu in nvidia.probe().found] == [{77: 3072}, {}]
 
 
 def test_an_nvml_that_does_not_match_its_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
