@@ -33,7 +33,7 @@ def test_every_request_of_a_day_with_deaths_and_failing_loads_is_accounted_for()
 
 
 def test_clients_that_talk_ask_again_and_the_day_is_in_order() -> None:
-    talks = draw(replace(TINY, talk=8.0)).requests
+    talks = draw(replace(TINY, talk=8.0, thinks_s=0.5)).requests
     alone = draw(TINY).requests
     assert [request.at for request in talks] == sorted(request.at for request in talks)
     assert repeats(talks) > 2 * repeats(alone)
