@@ -238,6 +238,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="*", default=sorted(MODELS), choices=sorted(MODELS))
     parser.add_argument("--seconds", type=float, default=2.0, help="for each cell of the table")
+    parser.add_argument("--quick", action="store_true", help="a quarter of a second for each cell")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
     options = parser.parse_args()
@@ -246,7 +247,7 @@ def main() -> int:
     for scenario in (name for name in SCENARIOS if options.only in name):
         cells: list[str] = []
         for nodes in options.nodes:
-            middle, worst = measure(nodes, scenario, options.seconds, options.seed)
+            middle, worst = measure(nodes, scenario, 0.25 if options.quick else options.seconds, options.seed)
             cells.append(f"{middle:>15,.1f} /{worst:>9,.1f}")
             bar = REFUSAL_US if scenario == "refusal" else BARS_US.get(nodes)
             if bar and middle > bar and scenario not in UNBOUNDED:

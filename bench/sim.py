@@ -17,7 +17,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hours", type=float, help="how long the day is; each scenario has its own")
     parser.add_argument("--strategy", nargs="*", choices=STRATEGIES, default=STRATEGIES)
+    parser.add_argument("--quick", action="store_true", help="one hour of the small fleets")
     options = parser.parse_args()
+    if options.quick:
+        options.scenarios, options.hours = ["small", "talks"], 1.0
     for name in options.scenarios:
         scenario = replace(SCENARIOS[name], seed=options.seed)
         if options.hours:
