@@ -146,6 +146,8 @@ def test_every_dialect_has_its_error_event_inside_a_stream() -> None:
                                                      "requested 9000 tokens (8900 in the messages)."},
         {"error": {"message": "You passed 9000 input tokens and requested 5 output tokens. However, the model's "
                               "context length is only 4096 tokens."}},
+        {"error": {"message": "input (9000 tokens) is too large to process. increase the physical batch size (current "
+                              "batch size: 4096)", "type": "server_error"}},
         {"detail": "The decoder prompt (length 9000) is longer than the maximum model length of 4096."},
         {"type": "error", "error": {"type": "invalid_request_error",
                                     "message": "prompt is too long: 9000 tokens > 4096 maximum"}},

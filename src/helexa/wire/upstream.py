@@ -22,6 +22,7 @@ _TOO_LONG = (
     re.compile(r"prompt \(length (?P<prompt>\d+)\) is longer than the maximum model length of (?P<window>\d+)"),
     re.compile(r"prompt is too long: (?P<prompt>\d+) tokens > (?P<window>\d+)"),
     re.compile(r"request \((?P<prompt>\d+) tokens\) exceeds the available context size \((?P<window>\d+) tokens\)"),
+    re.compile(r"input \((?P<prompt>\d+) tokens\) is too large to process.*?batch size: (?P<window>\d+)"),
 )
 _FIELD = re.compile(r"Field '(\w+)'")
 """How llama.cpp names a field that it does not take..."""

@@ -150,7 +150,7 @@ def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
     reasoning = caps.supports_reasoning_effort or "<think>" in props.chat_template
     context = props.default_generation_settings.n_ctx or order.context
     known = {"text": not params.embedding, "vision": props.modalities.vision, "tools": tools, "reasoning": reasoning}
-    capabilities = [name for name, has in (known | {"embeddings": bool(params.embedding)}).items() if has]
+    capabilities = [name for name, has in (known | _vectors(params)).items() if has]
     return Facts(
         context_length=context,
         max_output_tokens=min(context, MAX_OUTPUT_TOKENS),
@@ -166,6 +166,12 @@ def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
         fields=fields.KNOWN,
         spellings=fields.SPELLINGS,
     )
+
+
+def _vectors(params: Any) -> dict[str, bool]:
+    """A model for vectors: of texts, or ranking texts by a query, which is a way of pooling."""
+    ranks = params.pooling_type == xl.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    return {"embeddings": params.embedding and not ranks, "rerank": params.embedding and ranks}
 
 
 def _used_mb(order: LoadOrder) -> int:

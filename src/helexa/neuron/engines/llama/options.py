@@ -69,6 +69,11 @@ def _speculation(params: Params, value: Any) -> None:
     params.speculative.types = [value]
 
 
+def _rerank(params: Params, value: bool) -> None:
+    if value:
+        params.embedding, params.pooling_type = True, xl.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+
+
 def _tensor_split(params: Params, value: list[float]) -> None:
     room = len(params.tensor_split)
     parts = [float(part) for part in value[:room]]
@@ -93,6 +98,7 @@ OPTIONS: dict[str, Option] = {
     "swa_full": _attribute("swa_full", bool),
     "context_shift": _attribute("ctx_shift", bool),
     "embeddings": _attribute("embedding", bool),
+    "rerank": Option(kind=bool, put=_rerank),
     "pooling": _word(xl.llama_pooling_type, "LLAMA_POOLING_TYPE_", _POOLINGS, _set("pooling_type")),
     "mmproj": Option(kind=str, put=_mmproj),
     "chat_template": _attribute("chat_template", str),
