@@ -23,6 +23,15 @@ OPENCODE = MODULES / "opencode-linux-x64-baseline" / "bin" / "opencode"
 PI = MODULES / "@mariozechner" / "pi-coding-agent" / "dist" / "cli.js"
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
 
+SCRIPTS = {
+    "openai-py": (SDK / "python", HERE / "python" / "openai_sdk.py"),
+    "anthropic-py": (SDK / "python", HERE / "python" / "anthropic_sdk.py"),
+    "langchain": (SDK / "python", HERE / "python" / "langchain_sdk.py"),
+    "openai-js": (NODE, HERE / "node" / "openai_sdk.mjs"),
+    "anthropic-js": (NODE, HERE / "node" / "anthropic_sdk.mjs"),
+}
+"""The program and the script of each SDK."""
+
 LIMIT_S = 300.0
 PREFIX_KEPT = 0.95
 """Of the first turn's prompt, what the second turn must find in the cache."""

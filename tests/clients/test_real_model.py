@@ -5,24 +5,25 @@ from __future__ import annotations
 import pytest
 
 from tests.clients import agents
-from tests.clients.stage import HERE, PATHS, PREFIX_KEPT, SDK, Stage
+from tests.clients.stage import PATHS, PREFIX_KEPT, SCRIPTS, Stage
 
 pytestmark = [pytest.mark.clients, pytest.mark.asyncio(loop_scope="session")]
 
-OPENAI, ANTHROPIC = (HERE / "python" / f"{name}_sdk.py" for name in ("openai", "anthropic"))
 TOOLED = "smol-with-tools"
 
 
 @pytest.mark.parametrize(
-    ("client", "dialect", "script"),
-    [("openai-py", "chat", OPENAI), ("openai-py", "responses", OPENAI), ("anthropic-py", "messages", ANTHROPIC)],
+    ("client", "dialect"),
+    [
+        ("openai-py", "chat"),
+        ("openai-py", "responses"),
+        ("openai-js", "chat"),
+        ("anthropic-py", "messages"),
+        ("anthropic-js", "messages"),
+    ],
 )
-async def test_an_sdks_second_turn_finds_the_first_in_the_cache(
-    stage: Stage, client: str, dialect: str, script: object
-) -> None:
-    run = await stage.run(
-        client, dialect, "real model", SDK / "python", script, f"{dialect}_twice", stage.address, TOOLED
-    )
+async def test_an_sdks_second_turn_finds_the_first_in_the_cache(stage: Stage, client: str, dialect: str) -> None:
+    run = await stage.run(client, dialect, "real model", *SCRIPTS[client], f"{dialect}_twice", stage.address, TOOLED)
     assert run.last_line
     assert len(run.asked) == len(run.served) == 2
     assert stage.kept(run.served) >= PREFIX_KEPT
@@ -41,7 +42,7 @@ async def test_an_agents_second_turn_finds_the_first_in_the_cache(stage: Stage, 
 
 async def test_a_prompt_over_the_window_is_refused_once(stage: Stage) -> None:
     run = await stage.run(
-        "openai-py", "chat", "real: too long", SDK / "python", OPENAI, "too_long", stage.address, TOOLED
+        "openai-py", "chat", "real: too long", *SCRIPTS["openai-py"], "too_long", stage.address, TOOLED
     )
     assert run.last_line == "refused with context_length_exceeded"
     assert len(run.asked) == 1
@@ -49,7 +50,7 @@ async def test_a_prompt_over_the_window_is_refused_once(stage: Stage) -> None:
 
 async def test_vectors_of_a_model_that_makes_none_are_refused_once(stage: Stage) -> None:
     run = await stage.run(
-        "openai-py", "chat", "real: embeddings", SDK / "python", OPENAI, "refused_embeddings", stage.address, TOOLED
+        "openai-py", "chat", "real: embeddings", *SCRIPTS["openai-py"], "refused_embeddings", stage.address, TOOLED
     )
     assert "refused with 4" in run.last_line
     assert len(run.asked) == 1

@@ -7,17 +7,10 @@ import re
 import pytest
 
 from tests.clients.models import SAID, SDKS
-from tests.clients.stage import HERE, NODE, PREFIX_KEPT, SDK, Stage
+from tests.clients.stage import PATHS, PREFIX_KEPT, SCRIPTS, Stage
 
 pytestmark = [pytest.mark.clients, pytest.mark.asyncio(loop_scope="session")]
 
-SCRIPTS = {
-    "openai-py": (SDK / "python", HERE / "python" / "openai_sdk.py"),
-    "anthropic-py": (SDK / "python", HERE / "python" / "anthropic_sdk.py"),
-    "langchain": (SDK / "python", HERE / "python" / "langchain_sdk.py"),
-    "openai-js": (NODE, HERE / "node" / "openai_sdk.mjs"),
-    "anthropic-js": (NODE, HERE / "node" / "anthropic_sdk.mjs"),
-}
 ANSWERS = {
     "parse": r'\{"name": ?"Ada", ?"born": ?1815\}',
     "embeddings": r"2 .*vectors",
@@ -48,6 +41,7 @@ async def test_an_sdk_does_its_task_without_a_request_too_many(
     if "embeddings" in task:
         assert {one.target for one in run.asked} == {b"/v1/embeddings"}
         return
+    assert all(one.target.startswith(PATHS[dialect].encode()) for one in run.asked)
     turns = [one for one in run.served if one.target == b"/v1/chat/completions"]
     assert len(turns) == (1 if task.removeprefix("responses_") in ONE_TURN else 2)
     assert len(run.asked) == len(turns) + BESIDES.get(task, 0)

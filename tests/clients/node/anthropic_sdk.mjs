@@ -71,6 +71,14 @@ const tasks = {
     return answer.content[0].text;
   },
 
+  // Two turns of a conversation with whatever the model says.
+  async messages_twice() {
+    const short = { ...asked, max_tokens: 12, tools };
+    const first = await client.messages.create({ ...short, messages });
+    const turns = [...messages, { role: 'assistant', content: first.content }, { role: 'user', content: 'And now?' }];
+    return (await client.messages.create({ ...short, messages: turns })).content[0].text;
+  },
+
   async count_tokens() {
     const counted = await client.messages.countTokens({ model, system: asked.system, messages, tools });
     const { usage } = await client.messages.create({ ...asked, messages, tools });

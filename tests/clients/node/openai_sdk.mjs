@@ -87,6 +87,15 @@ const tasks = {
     return second.output_text;
   },
 
+  // Two turns of a conversation with whatever the model says.
+  async chat_twice() {
+    const tools = functions.map((described) => ({ type: 'function', function: described }));
+    const asked = { model, tools, max_tokens: 12, temperature: 0, seed: 1 };
+    const first = await client.chat.completions.create({ ...asked, messages });
+    const turns = [...messages, first.choices[0].message, { role: 'user', content: 'And now?' }];
+    return (await client.chat.completions.create({ ...asked, messages: turns })).choices[0].message.content;
+  },
+
   async responses_parse() {
     const answer = await client.responses.parse({ model, input: question, text: { format: zodTextFormat(Person, 'person') } });
     assert.deepEqual(answer.output_parsed, { name: 'Ada', born: 1815 });
