@@ -33,6 +33,8 @@ _FIELD_OF = {
     "vector::_M_range_check": "tokens",
 }
 """... and what it says of one without a name. The last is a token id beyond the vocabulary, which it calls a 500."""
+# What llama.cpp calls a failure of its own, and is the request's: with 500 every SDK would try it again.
+_REQUESTS_FAULT = re.compile(r"(image|audio|video) input is not supported|^Failed to parse (messages|tools)")
 _CODE_OF_STATUS = {429: "rate_limit_exceeded", 503: "service_unavailable"}
 _TEXT_LIMIT = 500
 _ADVICE = " Start it with"  # llama.cpp's, on its own command line: nothing that a client could do
@@ -50,6 +52,8 @@ def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None
     param = _text(error.get("param")) or _field(message)
     if param == "tokens":
         status = 400
+    if _REQUESTS_FAULT.search(message):
+        status, param = 400, "messages"
     return Fault(
         status=status,
         code=_code(code, status),

@@ -30,7 +30,9 @@ class Edge:
 async def edge() -> AsyncIterator[Edge]:
     async with ScriptedNeuron(FakeModel(id=WARM, loaded=True), FakeModel(id=COLD)) as neuron:
         config = cfg.CortexConfig(
-            gateway=cfg.Gateway(listen="127.0.0.1:0", metrics_listen="127.0.0.1:0"),
+            gateway=cfg.Gateway(
+                listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", max_wait_s=0.3, max_queue=1, max_body_mb=1
+            ),
             neurons=(cfg.Neuron(name="n1", endpoint=neuron.url),),
         )
         models = cfg.ModelsFile(models=(cfg.Profile(id=COLD),), aliases=ALIASES)

@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from helexa.base.clock import Clock
-from helexa.base.errors import HelexaError, UpstreamFailed
+from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
 from helexa.gateway.meter import Journey, Tail, Usage, usage_in
 from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError, Whole
 from helexa.http1.message import LineForm, Lines, lines_of
 from helexa.http1.server import Reply
+from helexa.wire.canon import BadAnswer
+from helexa.wire.upstream import upstream_fault
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -44,7 +46,13 @@ class Call(Protocol):
     def answer(self, body: bytes) -> bytes: ...
     def fail(self, error: HelexaError) -> bytes: ...
     def refuse(self, error: HelexaError, request_id: str) -> tuple[int, Headers, bytes]: ...
-    def passed_error(self, status: int, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]: ...
+    def passed_error(
+        self, status: int, headers: Headers, body: bytes, request_id: str
+    ) -> tuple[int, Headers, bytes]: ...
+
+
+class NodeBusy(Unavailable):
+    """The node `{node}` cannot take a request for `{model}` now: {reason}"""
 
 
 class TryAnother(Exception):
@@ -164,15 +172,19 @@ class Proxy:
         journey, reply, status = trip.journey, trip.reply, heard.status
         if status == 404 and b"model_not_found" in body:
             raise TryAnother(_failed(journey, "it no longer has the model"), gone=True)
-        if status in (502, 503):
-            raise TryAnother(_failed(journey, _text(body), retry_after=_retry_after(heard)))
+        if status == 503:
+            reason = upstream_fault(status, body).message
+            busy = NodeBusy(node=journey.node, model=journey.model, reason=reason, retry_after=_retry_after(heard))
+            raise TryAnother(busy)
+        if status == 502:
+            raise TryAnother(_failed(journey, _text(body)))
         headers = [(b"content-type", heard.header(b"content-type") or b"application/json")]
         if (retry := heard.header(b"retry-after")) is not None:
             headers.append((b"retry-after", retry))
         if reply.started:
-            raise UpstreamFailed(_text(body), node=journey.node, reason=f"HTTP {status}", answer_status=status)
-        status, headers, body = trip.call.passed_error(status, headers, body)
-        reply.send(status, [*headers, *shown(journey)], body)
+            raise BadAnswer(fault=upstream_fault(status, body))
+        status, headers, body = trip.call.passed_error(status, headers, body, journey.request_id)
+        reply.send(status, [*headers, *traced(journey)], body)
 
 
 def _only_comments(piece: bytes) -> bool:
@@ -218,8 +230,8 @@ def unanswered(journey: Journey, error: Exception) -> TryAnother:
     return TryAnother(_failed(journey, str(error)), transport=True, unreachable=isinstance(error, ConnectFailed))
 
 
-def _failed(journey: Journey, reason: str, retry_after: float | None = None) -> UpstreamFailed:
-    return UpstreamFailed(node=journey.node, reason=reason, retry_after=retry_after)
+def _failed(journey: Journey, reason: str) -> UpstreamFailed:
+    return UpstreamFailed(node=journey.node, reason=reason)
 
 
 def _text(body: bytes) -> str:

@@ -81,6 +81,6 @@ class Passing:
     def refuse(self, error: HelexaError, request_id: str) -> tuple[int, Headers, bytes]:
         return refusal(envelopes.openai, error, request_id)
 
-    def passed_error(self, status: int, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
+    def passed_error(self, status: int, headers: Headers, body: bytes, request_id: str) -> tuple[int, Headers, bytes]:
         """The engine's error in OpenAI's words, with the codes that clients act on."""
-        return passed(envelopes.openai, status, headers, body)
+        return passed(envelopes.openai, status, headers, body, request_id)

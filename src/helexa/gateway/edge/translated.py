@@ -70,8 +70,8 @@ class Translated:
     def refuse(self, error: HelexaError, request_id: str) -> tuple[int, Headers, bytes]:
         return refusal(self._render, error, request_id)
 
-    def passed_error(self, status: int, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
-        return passed(self._render, status, headers, body)
+    def passed_error(self, status: int, headers: Headers, body: bytes, request_id: str) -> tuple[int, Headers, bytes]:
+        return passed(self._render, status, headers, body, request_id)
 
 
 def refusal(render: Rendering, error: HelexaError, request_id: str) -> tuple[int, Headers, bytes]:
@@ -79,11 +79,13 @@ def refusal(render: Rendering, error: HelexaError, request_id: str) -> tuple[int
     return as_answer(render(error, request_id=request_id))
 
 
-def passed(render: Rendering, status: int, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
+def passed(
+    render: Rendering, status: int, headers: Headers, body: bytes, request_id: str
+) -> tuple[int, Headers, bytes]:
     """An engine's error answer in the words of the client's dialect."""
     retry = next((value for name, value in headers if name == b"retry-after"), b"")
     fault = upstream_fault(status, body, retry_after=float(retry) if retry.isdigit() else None)
-    return as_answer(render(fault, request_id=""))
+    return as_answer(render(fault, request_id=request_id))
 
 
 def as_answer(rendered: Rendered) -> tuple[int, Headers, bytes]:
