@@ -340,9 +340,8 @@ class Connection(asyncio.Protocol):
             if self.phase == "idle" and data:
                 self._await("head", limits.head_timeout_s)
             return False
-        request = parse_head(data[:end], limits, self.peer)
+        self._request = request = parse_head(data[:end], limits, self.peer)
         self._input = data[end:]
-        self._request = request
         self._missing_bytes = request.length
         if request.chunked:
             self._chunks = ChunkedBody(limits, request.target)
@@ -352,28 +351,25 @@ class Connection(asyncio.Protocol):
 
     def _take_body(self) -> bool:
         """Whether the body of the request being read is complete."""
-        data = self._input
+        data, request = self._input, self._request
+        assert request is not None
+        if len(data) == self._missing_bytes and not self._body and self._chunks is None:
+            request.body, self._input = data, b""  # the common case: the whole body in one segment, never copied
+            return True
         if self._chunks is not None:
             self._input = b""
             complete = self._chunks.feed(data)
         else:
-            complete = self._take_counted(data)
+            complete = self._take_counted(data, request)
         if not complete:
             self._await("body", self._server.limits.body_timeout_s)
         return complete
 
-    def _take_counted(self, data: bytes) -> bool:
-        request, missing = self._request, self._missing_bytes
-        assert request is not None
-        if len(data) > missing:
-            data, self._input = data[:missing], data[missing:]
-        else:
-            self._input = b""
-        if len(data) == missing and not self._body:
-            request.body = data  # the common case: the whole body in one segment, never copied
-            return True
-        self._body += data
-        self._missing_bytes = missing - len(data)
+    def _take_counted(self, data: bytes, request: Request) -> bool:
+        missing = self._missing_bytes
+        self._body += data[:missing]
+        self._input = data[missing:]
+        self._missing_bytes = missing - len(data) + len(self._input)
         if self._missing_bytes:
             return False
         request.body = bytes(self._body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import unquote
 
@@ -28,6 +29,7 @@ _SINGLE = b"host content-length transfer-encoding content-type expect authorizat
 # Framing and the connection belong to this room; what a handler or caller says about them is dropped.
 _OURS = frozenset(b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade".split())
 _OURS_UPSTREAM = _OURS | {b"host", b"expect"}
+_SELDOM = frozenset((b"transfer-encoding", b"connection", b"expect"))
 _WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 _STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 
@@ -69,8 +71,7 @@ class Request:
         self.http11 = http11
         self.peer = peer
         self.body = b""
-        path, _, self.query = target.decode("ascii").partition("?")
-        self.path = path if "%" not in path else unquote(path, errors="replace")
+        self.path, self.query = _split(target)
         self._index = dict(headers)
         self.length = 0
         self.chunked = self.expects_continue = False
@@ -86,6 +87,13 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target.decode('latin-1')} from {self.peer}, {len(self.body)} bytes>"
+
+
+@lru_cache(maxsize=256)
+def _split(target: bytes) -> tuple[str, str]:
+    """A target's path and query."""
+    path, _, query = target.decode("ascii").partition("?")
+    return path if "%" not in path else unquote(path, errors="replace"), query
 
 
 class _Fields:
@@ -165,16 +173,23 @@ def _settle_framing(request: Request, limits: Limits) -> None:
     index, target = request._index, request.target  # pyright: ignore[reportPrivateUsage]
     if len(index) != len(request.headers):
         _refuse_repeated(request, index)
-    header = index.get
-    if request.http11 and header(b"host") is None:
+    if b"host" not in index and request.http11:
         raise _bad("HTTP/1.1 needs a Host header.", target)
-    coding, length = header(b"transfer-encoding"), header(b"content-length")
-    if coding is not None:
-        if length is not None or not request.http11 or coding.lower() != b"chunked":
+    length = index.get(b"content-length")
+    if not _SELDOM.isdisjoint(index):
+        _settle_seldom(request, index, target)
+    if length is not None:
+        if request.chunked:
+            raise _bad("A body has a Content-Length or is chunked, not both.", target)
+        request.length = _body_length(length, limits, target)
+
+
+def _settle_seldom(request: Request, index: dict[bytes, bytes], target: bytes) -> None:
+    header = index.get
+    if (coding := header(b"transfer-encoding")) is not None:
+        if not request.http11 or coding.lower() != b"chunked":
             raise _bad("Only `Transfer-Encoding: chunked`, alone and in HTTP/1.1, is understood.", target)
         request.chunked = True
-    elif length is not None:
-        request.length = _body_length(length, limits, target)
     if (connection := header(b"connection")) is not None and request.http11:
         request.keep_alive = b"close" not in _tokens(connection)
     if (expected := header(b"expect")) is not None and request.http11:

@@ -83,4 +83,4 @@ def passing(body: bytes, *headers: Header) -> Passing:
 def test_the_most_telling_name_of_a_session_is_its_affinity_key(
     headers: list[Header], body: bytes, key: str | None
 ) -> None:
-    assert passing(body, *headers).affinity == key
+    assert passing(body, *headers).affinity() == key

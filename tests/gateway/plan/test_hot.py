@@ -45,7 +45,7 @@ def test_a_seat_is_taken_and_given_back_as_the_planner_would(
     fleet, _ = step(fleet, ev.Ticked(speeds=known), world.now)
     long, out = step(fleet, ev.Arrived(ask=99, model="a", affinity=affinity), world.now)
     ledger = Ledger()
-    node = ledger.take(fleet, "a", affinity, world.now)
+    node = ledger.take(fleet, "a", lambda: affinity, world.now)
     assert node is not None
     assert [one.node for one in out if isinstance(one, Seat)] == [node]
     seated = ledger.settle(fleet)
@@ -70,8 +70,8 @@ def test_when_the_fleet_is_brought_up_to_date_makes_no_difference(
     late = soon = fleet
     for move in moves:
         if move == "take":
-            node = now_and_then.take(late, "a", affinity, world.now)
-            assert node == always.take(soon, "a", affinity, world.now)
+            node = now_and_then.take(late, "a", lambda: affinity, world.now)
+            assert node == always.take(soon, "a", lambda: affinity, world.now)
             assert node is not None
             held.append(node)
         elif move == "leave" and held:
@@ -88,14 +88,14 @@ def test_when_the_fleet_is_brought_up_to_date_makes_no_difference(
 def test_the_short_way_is_not_taken_where_the_planner_has_to_think() -> None:
     world, fleet = fleet_of([0])
     ledger = Ledger()
-    assert ledger.take(fleet, "b", None, world.now) is None
-    assert ledger.take(fleet, "nobody", None, world.now) is None
+    assert ledger.take(fleet, "b", lambda: None, world.now) is None
+    assert ledger.take(fleet, "nobody", lambda: None, world.now) is None
     place = fleet.places["a"]["n0"]
     for closed in (replace(place, closing=True), replace(place, servable=False)):
-        assert ledger.take(replace(fleet, places={"a": {"n0": closed}}), "a", None, world.now) is None
+        assert ledger.take(replace(fleet, places={"a": {"n0": closed}}), "a", lambda: None, world.now) is None
     node = fleet.nodes["n0"]
     for shut in (replace(node, draining=True), replace(node, healthy=False), replace(node, tripped_until=9e9)):
-        assert ledger.take(replace(fleet, nodes={"n0": shut}), "a", None, world.now) is None
+        assert ledger.take(replace(fleet, nodes={"n0": shut}), "a", lambda: None, world.now) is None
     assert not ledger.give_back(replace(fleet, nodes={"n0": replace(node, trips=1)}), "a", "n0", world.now)
     assert not ledger, "what was refused leaves no row"
 
@@ -104,7 +104,7 @@ def test_requests_that_were_seated_at_once_count_into_the_habits_at_the_next_tic
     world, fleet = fleet_of([0])
     ledger = Ledger()
     for _ in range(5):
-        assert ledger.take(fleet, "a", None, world.now) is not None
+        assert ledger.take(fleet, "a", lambda: None, world.now) is not None
     ticked, _ = step(ledger.settle(fleet), ev.Ticked(), world.now)
     many = ticked.habits["a"].rate
     once, _ = step(world.fleet, ev.Arrived(ask=99, model="a"), world.now)

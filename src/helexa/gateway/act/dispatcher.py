@@ -17,7 +17,7 @@ from typing import Self
 from helexa.base.clock import Clock
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
-from helexa.gateway.plan.hot import Ledger
+from helexa.gateway.plan.hot import Affinity, Ledger
 from helexa.gateway.plan.instructions import Instruction, Load, Order, Recycle, Refuse
 from helexa.gateway.plan.instructions import Seat as Granted
 from helexa.gateway.plan.step import step
@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 Hands = Callable[[Order], None]
 Watcher = Callable[[ev.Event, list[Instruction]], None]
+
+
+def _nobody() -> None:
+    """The affinity of a request without a session."""
 
 
 class RefusedSeat(Exception):
@@ -90,7 +94,7 @@ class Dispatcher:
             log.info("%s", _line(instruction))
             self.hands(instruction)
 
-    def take(self, model: str, affinity: str | None) -> str | None:
+    def take(self, model: str, affinity: Affinity) -> str | None:
         """A seat on the spot, at a model that is ready and that nobody waits for: its node, or None."""
         return None if self._telling else self._ledger.take(self.charted, model, affinity, self.clock.now())
 
@@ -99,13 +103,13 @@ class Dispatcher:
         if transport_error or self._telling or not self._ledger.give_back(self.charted, model, node, self.clock.now()):
             self.tell(ev.Finished(model=model, node=node, transport_error=transport_error))
 
-    def seat_at_once(self, model: str, affinity: str | None) -> Seat | None:
+    def seat_at_once(self, model: str, affinity: Affinity) -> Seat | None:
         """A seat that is held already; None where one would have to be asked for."""
         node = self.take(model, affinity)
         return None if node is None else Seat(self, model, node)
 
     def seat(
-        self, model: str, *, affinity: str | None = None, avoid: frozenset[str] = frozenset(), decision: str = ""
+        self, model: str, *, affinity: Affinity = _nobody, avoid: frozenset[str] = frozenset(), decision: str = ""
     ) -> Claim:
         """A seat at `model`, to be asked for; use it as `async with`, or `ask()`, `wait()` and `leave()` by hand."""
         return Claim(self, model, affinity, avoid, decision)
@@ -159,9 +163,7 @@ class Claim(Seat):
 
     __slots__ = ("_affinity", "_avoid", "_decision", "_future", "_refusal", "number")
 
-    def __init__(
-        self, house: Dispatcher, model: str, affinity: str | None, avoid: frozenset[str], decision: str
-    ) -> None:
+    def __init__(self, house: Dispatcher, model: str, affinity: Affinity, avoid: frozenset[str], decision: str) -> None:
         super().__init__(house, model, "")
         self._held = False
         self.number = 0
@@ -181,7 +183,7 @@ class Claim(Seat):
             ev.Arrived(
                 ask=self.number,
                 model=self.model,
-                affinity=self._affinity,
+                affinity=self._affinity(),
                 avoid=self._avoid,
                 decision=self._decision,
             )

@@ -34,23 +34,28 @@ def session_of(request: Request) -> str | None:
 class Passing:
     """Chat completions, completions, embeddings: OpenAI's dialect on both sides."""
 
-    __slots__ = ("_body", "affinity", "asked", "endpoint", "stream")
+    __slots__ = ("_found", "_request", "asked", "endpoint", "stream")
 
     def __init__(self, request: Request, endpoint: str) -> None:
-        found = CHECKS[endpoint](request.body)
-        self._body = request.body
+        self._request = request
+        self._found = found = CHECKS[endpoint](request.body)
         self.endpoint = endpoint
         self.asked = found.model
-        self.stream = bool(found.stream)
-        self.affinity = session_of(request) or found.affinity or prefix_of(request.body, endpoint)
+        self.stream = found.stream is True
 
     @property
     def verbatim(self) -> bool:
         """Whether the neuron's stream is the client's, byte for byte."""
         return True
 
+    def affinity(self) -> str | None:
+        """The session's own key, or how its prompt begins."""
+        request = self._request
+        return session_of(request) or self._found.affinity or prefix_of(request.body, self.endpoint)
+
     def body_for(self, model: str) -> bytes:
-        return self._body if model == self.asked else rewrite_model(self._body, model)
+        body = self._request.body
+        return body if model == self.asked else rewrite_model(body, model)
 
     def opening(self) -> bytes:
         """A valid first chunk that says nothing yet: resets the idle timers that comments do not reset."""

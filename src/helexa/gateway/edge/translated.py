@@ -23,7 +23,7 @@ _logged: set[str] = set()
 class Translated:
     """One exchange as a call. `render` makes the dialect's error answers; `done` is told when an answer is whole."""
 
-    __slots__ = ("_done", "_exchange", "_render", "affinity", "asked", "endpoint", "stream")
+    __slots__ = ("_done", "_exchange", "_render", "_session", "asked", "endpoint", "stream")
 
     def __init__(
         self, exchange: Exchange, asked: str, render: Rendering, session: str | None, done: Callable[[], None]
@@ -34,13 +34,17 @@ class Translated:
         self.asked = asked
         self.endpoint = "/v1/chat/completions"
         self.stream = exchange.stream
-        self.affinity = session or exchange.affinity or prefix_of(exchange.request, self.endpoint)
+        self._session = session or exchange.affinity
         note(exchange.notices)
 
     @property
     def verbatim(self) -> bool:
         """Whether the neuron's stream is the client's, byte for byte."""
         return False
+
+    def affinity(self) -> str | None:
+        """The session's own key, or how its prompt begins."""
+        return self._session or prefix_of(self._exchange.request, self.endpoint)
 
     def body_for(self, model: str) -> bytes:
         return self._exchange.request  # it names the model already: the edge resolved it to know what it can do

@@ -7,9 +7,11 @@ them, before anything else is decided; so a request costs two additions, and not
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec.structs import replace
 
-from helexa.gateway.fleet.model import Fleet, Place, Status
+from helexa.gateway.fleet.model import Fleet, Place
 from helexa.gateway.plan.place import best_of
 
 
@@ -24,7 +26,9 @@ class _Row:
         self.at = 0.0
 
 
+Affinity = Callable[[], str | None]
 _NO_ROWS: dict[str, _Row] = {}
+_NO_ROW = _Row()
 
 
 class Ledger:
@@ -36,25 +40,31 @@ class Ledger:
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def take(self, fleet: Fleet, model: str, affinity: str | None, now: float) -> str | None:
-        """A seat at `model`: its node; None when it is not ready anywhere or somebody waits for it."""
+    def take(self, fleet: Fleet, model: str, affinity: Affinity, now: float) -> str | None:
+        """A seat at `model`: its node; None when it is not ready anywhere or somebody waits for it.
+
+        `affinity()` is the session's key, which is only looked for where there is a choice.
+        """
         there = fleet.places.get(model)
         if there is None or model in fleet.asks:
             return None
-        rows = self._rows.get(model, _NO_ROWS)
-        ready: list[tuple[int, Place]] = []
+        ready: list[Place] = []
         for node, place in there.items():
-            if place.status is Status.LOADED and place.ready and fleet.nodes[node].open(now):
-                row = rows.get(node)
-                ready.append((place.outstanding + row.seats if row is not None else place.outstanding, place))
+            if place.ready and fleet.nodes[node].open(now):
+                ready.append(place)
         if not ready:
             return None
-        best = ready[0][1] if len(ready) == 1 else best_of(ready, fleet.speeds.get(model, {}), affinity)
+        best = ready[0] if len(ready) == 1 else self._best(fleet, model, ready, affinity())
         row = self._row(model, best.node)
         row.seats += 1
         row.uses += 1
         row.at = now
         return best.node
+
+    def _best(self, fleet: Fleet, model: str, ready: list[Place], affinity: str | None) -> Place:
+        rows = self._rows.get(model, _NO_ROWS)
+        outstanding = [(place.outstanding + rows.get(place.node, _NO_ROW).seats, place) for place in ready]
+        return best_of(outstanding, fleet.speeds.get(model, {}), affinity)
 
     def give_back(self, fleet: Fleet, model: str, node: str, now: float) -> bool:
         """A seat is left after a good end; False when that may let somebody in, or mends the node's record."""
@@ -66,13 +76,12 @@ class Ledger:
         return True
 
     def _row(self, model: str, node: str) -> _Row:
-        rows = self._rows.get(model)
-        if rows is None:
-            rows = self._rows[model] = {}
-        row = rows.get(node)
-        if row is None:
-            row = rows[node] = _Row()
-        return row
+        try:
+            return self._rows[model][node]
+        except KeyError:
+            row = _Row()
+            self._rows.setdefault(model, {})[node] = row
+            return row
 
     def settle(self, fleet: Fleet) -> Fleet:
         """The fleet with all rows in it, which are gone from here."""
