@@ -126,9 +126,11 @@ def settle(metrics: Metrics, journey: Journey, usage: Usage | None, now: float, 
     cell.duration.add(now - began)
     if error is not None:
         cell.errors[error] = cell.errors.get(error, 0) + 1
-    if journey.seated is not None:
+    if journey.waited and journey.seated is not None:
         cell.wait.add(journey.seated - began)
-        cell.cold_starts += journey.waited
+        cell.cold_starts += 1
+    elif journey.seated is not None:
+        cell.wait.counts[0] += 1  # seated at once, as most are
     if first is not None:
         cell.ttft.add(first - began)
     if usage is not None:

@@ -232,12 +232,14 @@ class _Link(asyncio.Protocol):
             self._fields = []
             return
         index = dict(self._fields)
-        coding = index.get(b"transfer-encoding")
-        if coding is not None and coding.lower() != b"chunked":
-            raise HttpParserError("a transfer coding other than chunked")
+        framed = b"content-length" in index
+        if (coding := index.get(b"transfer-encoding")) is not None:
+            if coding.lower() != b"chunked":
+                raise HttpParserError("a transfer coding other than chunked")
+            framed = True
         if status in BODILESS:
             self._bodiless = True
-        self._until_eof = coding is None and b"content-length" not in index and not self._bodiless
+        self._until_eof = not framed and not self._bodiless
         self._keep = parser.should_keep_alive() and not self._until_eof
         answer.open(status, self._fields, index)
         self._complete = self._bodiless

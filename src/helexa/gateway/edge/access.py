@@ -49,11 +49,12 @@ def _time_of_day(wall_s: int) -> str:
 def _for_people(
     journey: Journey, status: int, error: str | None, usage: Usage | None, now: float, wall: float
 ) -> bytes:
-    first = f"{journey.first - journey.began:.3f}" if journey.first is not None else "-"
+    began = journey.began
+    first = f"{int(1000 * (journey.first - began))}ms" if journey.first is not None else "-"
     tokens = f"{usage.prompt_tokens}({usage.cached})>{usage.completion_tokens}" if usage else "-"
     return (
         f"{_time_of_day(int(wall))} {status} {journey.endpoint}"
-        f" {journey.model or journey.asked} @{journey.node or '-'} {now - journey.began:.3f}s ttft={first}"
+        f" {journey.model or journey.asked} @{journey.node or '-'} {int(1000 * (now - began))}ms ttft={first}"
         f" tokens={tokens} {error or 'ok'} {journey.request_id}"
     ).encode()
 
