@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import Any
 
 from helexa.base.clock import Clock
@@ -27,8 +28,12 @@ class Entry:
         self.node: str | None = None
         self.waited_s: float | None = None
         self.actions: list[tuple[float, str]] = []
-        self.appraisals: tuple[Appraisal, ...] = ()
+        self.appraisals: dict[str, Appraisal] = {}
         self.nodes = 0
+
+    def weighed(self, found: Iterable[Appraisal]) -> None:
+        """Nodes were weighed, perhaps again: the last word on each is kept."""
+        self.appraisals |= {one.node: one for one in found}
 
 
 class Journal:
@@ -86,14 +91,17 @@ class Journal:
         elif isinstance(one, Refuse):
             entry = self._end(one.ask, now, f"refused: {one.message}", None)
             if entry is not None:
-                entry.appraisals, entry.nodes = one.appraisals, one.nodes
+                entry.weighed(one.appraisals)
+                entry.nodes = one.nodes
         elif isinstance(one, Load):
             for entry in self._waiting(one.model):
                 entry.actions.append((now - entry.began, f"load on {one.node}"))
-                entry.appraisals, entry.nodes = one.appraisals, one.nodes
+                entry.weighed(one.appraisals)
+                entry.nodes = one.nodes
         elif isinstance(one, Unload) and one.made_for is not None:
             for entry in self._waiting(one.made_for):
                 entry.actions.append((now - entry.began, f"evict {one.model} from {one.node}"))
+                entry.weighed(one.appraisals)
 
     def _waiting(self, model: str) -> list[Entry]:
         return [entry for entry in self._open.values() if entry.model == model]
@@ -125,7 +133,7 @@ def told(entry: Entry) -> dict[str, Any]:
                 "evicts": list(found.victims),
                 "waits_for": list(found.waits_for),
             }
-            for found in entry.appraisals
+            for found in entry.appraisals.values()
         ],
         "not_weighed": max(0, entry.nodes - len(entry.appraisals)),
     }

@@ -151,10 +151,11 @@ def nodes_by_loss(
             later.append(place)
         else:
             give_up(place)
-    for place in later:
-        if found:
-            break
-        give_up(place)
+    if not found:
+        for place in later:
+            if len(found) == most:
+                break
+            give_up(place)
     return [node for _, node in sorted(found)[:most]]
 
 

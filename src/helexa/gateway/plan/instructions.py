@@ -58,8 +58,9 @@ class Load(Instruction, frozen=True):
 
 class Unload(Instruction, frozen=True):
     """Take `model` off `node`. `reason` is "evicted", "idle" or "operator"; the node refuses it while it is busy.
+    `appraisals`: the nodes that were weighed for the model it is `made_for`.
 
-    The last three are conditions that the node holds it to, since it alone knows what other gateways do there: nobody
+    Those with a time are conditions that the node holds it to, since it alone knows what other gateways do: nobody
     has used it for `min_idle_s`; it is not newer than `spare_unused_s` and unused; requests in flight may end first,
     within `drain_s`, while no new ones are let in.
     """
@@ -68,6 +69,7 @@ class Unload(Instruction, frozen=True):
     node: str
     reason: str
     made_for: str | None = None
+    appraisals: tuple[Appraisal, ...] = ()
     min_idle_s: float = 0.0
     spare_unused_s: float = 0.0
     drain_s: float | None = None

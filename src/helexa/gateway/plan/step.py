@@ -175,7 +175,7 @@ class _Turn:
         if best is not None and best.verdict is Verdict.FITS:
             self._load(model, best, found)
         elif best is not None and best.verdict is Verdict.EVICT:
-            self._make_room(model, best)
+            self._make_room(model, best, found)
         elif best is not None and best.verdict is Verdict.BUSY:
             self._wait_for_busy(model, best, asks)
         elif best is None or best.verdict not in _ROOM_MAY_COME:
@@ -226,10 +226,10 @@ class _Turn:
             )
         )
 
-    def _make_room(self, model: str, chosen: Appraisal) -> None:
+    def _make_room(self, model: str, chosen: Appraisal, found: list[Appraisal]) -> None:
         self._claim(model, chosen)
         for victim in chosen.victims:
-            self._evict(victim, chosen.node, model)
+            self._evict(victim, chosen.node, model, found)
 
     def _wait_for_busy(self, model: str, chosen: Appraisal, asks: list[Ask]) -> None:
         """Claim the room; once the oldest waiter's patience is over, close the door behind those that are busy."""
@@ -259,12 +259,12 @@ class _Turn:
                     if place.closing:
                         self.fleet = with_seats(self.fleet, replace(place, closing=False))
 
-    def _evict(self, victim: str, node: str, made_for: str) -> None:
+    def _evict(self, victim: str, node: str, made_for: str, found: list[Appraisal]) -> None:
         """Whose patience is over has even other gateways' requests end first, or their traffic could keep it out."""
         place = self.fleet.place(victim, node)
         drain_s = DRAIN_S if self._impatient(made_for) and place is not None and place.foreign else None
         spare_s = self.fleet.eviction.min_residency_s
-        order = Unload(model=victim, node=node, reason="evicted", made_for=made_for)
+        order = Unload(model=victim, node=node, reason="evicted", made_for=made_for, appraisals=tuple(found))
         self._unload(replace(order, spare_unused_s=spare_s, drain_s=drain_s))
 
     def _unload(self, order: Unload) -> None:
