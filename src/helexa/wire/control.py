@@ -170,6 +170,10 @@ class Model(Lean):
     in_flight: Int = 0
     pinned: bool = False
     kv_restored_tokens: Int = 0
+    tier: str | None = None
+    """Where its weights are: hot (on the device), warm (in the host's page cache), cold (on disk), remote."""
+    loaded_from: str | None = None
+    """The tier that `load_s` was measured from."""
     recoveries: Int = 0
     last_error: str | None = None
     """Why it was last brought back, while it is loaded again."""

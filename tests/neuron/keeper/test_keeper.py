@@ -182,6 +182,18 @@ async def test_a_load_that_fails_leaves_nothing_but_its_reason(house: House, opt
     assert house.keeper.models()[0].status == "loaded"
 
 
+async def test_a_model_is_shown_with_the_tier_it_is_in_and_the_one_it_came_from(house: House) -> None:
+    house.preparation.held = asyncio.Event()
+    job = house.keeper.load(spec("m"))
+    await until(lambda: house.keeper.models()[0].tier is not None)
+    assert house.keeper.models()[0].tier == "warm"
+    house.preparation.held.set()
+    await job.wait()
+    (row,) = house.keeper.models()
+    assert (row.tier, row.loaded_from) == ("hot", "warm")
+    assert row.load_s is not None
+
+
 async def test_a_refusal_leaves_no_trace_and_keeps_its_kind(house: House) -> None:
     house.preparation.refuse = "quant_not_found"
     with pytest.raises(Refused) as refusal:

@@ -32,6 +32,7 @@ from helexa.neuron.keeper.host import Host, Preparation
 from helexa.neuron.keeper.loads import Jobs, LoadJob
 from helexa.neuron.keeper.measuring import Scales, Taken, taken
 from helexa.neuron.keeper.seats import Seat, Seats
+from helexa.neuron.keeper.warmth import warm
 from helexa.wire.control import DeviceHealth, Event, Model, ModelLoad, ModelSpec
 
 log = logging.getLogger(__name__)
@@ -357,6 +358,8 @@ class Keeper:
             plan = await self._reserve(entry)
             self._tell(entry, life.Planned(plan=plan))
             files = await self._preparation.fetch(plan, self._reporter(entry))
+            if plan.warmth == "disk":  # while its worker is busy with others, and faster than page by page
+                self._crew.start(warm(files), name=f"read ahead {entry.model_id}")
             entry.order = self._order(entry.model_id, plan, files)
             await self._execute(entry, plan)
         except Refused as error:

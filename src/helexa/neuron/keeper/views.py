@@ -7,7 +7,7 @@ from typing import assert_never
 from helexa.base.errors import HelexaError
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.measured import Measurement
-from helexa.neuron.core.plan import LoadPlan
+from helexa.neuron.core.plan import LoadPlan, Warmth
 from helexa.neuron.core.residency import Stay
 from helexa.neuron.device.pool import Pool
 from helexa.neuron.keeper.seats import Seats
@@ -35,6 +35,9 @@ STATUS: dict[type[life.State], str] = {
 }
 
 
+_TIER: dict[Warmth, str] = {"memory": "warm", "disk": "cold", "cold": "remote"}
+
+
 def plan_of(state: life.State | None) -> LoadPlan | None:
     """The plan that a state holds, if it holds one."""
     match state:
@@ -60,6 +63,7 @@ def model(model_id: str, state: life.State, *, held_mb: int, in_flight: int, sta
         row.devices = list(plan.devices)
         row.vram_predicted_mb = sum(share.needed_mb for share in plan.shares)
         row.vram_used_mb = held_mb
+        row.tier = row.loaded_from = _TIER[plan.warmth]
     match state:
         case life.Loaded():
             _served(row, state)
@@ -84,6 +88,7 @@ def model(model_id: str, state: life.State, *, held_mb: int, in_flight: int, sta
 
 def _served(row: Model, state: life.Loaded) -> None:
     facts = state.facts
+    row.tier = "hot"
     row.capabilities = list(facts.capabilities)
     row.limit = Limit(context=facts.context_length, output=facts.max_output_tokens)
     row.tool_call, row.reasoning = facts.tool_call, facts.reasoning
