@@ -193,7 +193,7 @@ def test_prompts_kept_in_host_memory_count_on_a_cpu_only() -> None:
 def test_checkpoints_of_sliding_layers_take_host_memory_for_each_sequence() -> None:
     shape = replace(shape_of(GEMMA), weight_bytes=WEIGHTS_OF_GEMMA)
     none, one = (Settings(context=8192, slots=4, checkpoints=count) for count in (0, 1))
-    one_window = 15 * 768 * 2 * 256 * 2
+    one_window = 15 * 512 * 2 * 256 * 2
     assert footprint(shape, one, "cpu").kv_mb - footprint(shape, none, "cpu").kv_mb == 4 * one_window // MIB
     assert footprint(shape, one, "cuda") == footprint(shape, none, "cuda")
     attending = gguf_shape(read_header(tiny_llama()))

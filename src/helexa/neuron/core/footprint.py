@@ -152,16 +152,20 @@ def kv_bytes(shape: ModelShape, settings: Settings) -> int:
 
 
 def _checkpoint_bytes(shape: ModelShape, settings: Settings) -> int:
-    """What is kept of layers that forget: all cells of a sequence's window, and the recurrent state."""
-    one = replace(settings, slots=1, unified=False)
-    forgetting = [layer for layer in shape.layers if layer.window is not None or layer.state_bytes]
-    each = sum(_layer_bytes(layer if layer.window else replace(layer, k=0, v=0), one) for layer in forgetting)
+    """What is kept of layers that forget: the tokens in a sequence's window, and the recurrent state."""
+    each = sum(
+        min(layer.window or 0, settings.context) * _token_bytes(layer, settings) + layer.state_bytes
+        for layer in shape.layers
+    )
     return each * settings.checkpoints * settings.slots
 
 
 def _layer_bytes(layer: Layer, settings: Settings) -> int:
-    per_cell = row_bytes(layer.k, settings.type_k) + row_bytes(layer.v, settings.type_v)
-    return _cells(layer, settings) * per_cell + layer.state_bytes * settings.slots
+    return _cells(layer, settings) * _token_bytes(layer, settings) + layer.state_bytes * settings.slots
+
+
+def _token_bytes(layer: Layer, settings: Settings) -> int:
+    return row_bytes(layer.k, settings.type_k) + row_bytes(layer.v, settings.type_v)
 
 
 def _cells(layer: Layer, settings: Settings) -> int:
