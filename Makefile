@@ -1,5 +1,5 @@
 # The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
-.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-node bench-plan bench-sim test-sim test-clients fuzz openapi lock clean bench-memory
+.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-node bench-crowd bench-plan bench-sim test-sim test-clients fuzz openapi lock clean bench-memory
 PYTHON ?= python3
 ARGS ?=
 
@@ -36,6 +36,9 @@ bench-node: setup  ## idle cost, /health under load, cold load beside llama.cpp 
 
 bench-swap: setup  ## what a cold model and a swap cost, in multiples of the bare engine's start
 	@.venv/bin/python bench/swap.py $(ARGS)
+
+bench-crowd: setup  ## OpenVINO beside llama.cpp on this CPU: load, first token, tokens per second of 1 to 16 streams
+	@.venv/bin/python bench/crowd.py $(ARGS)
 
 bench-plan: setup  ## time per decision of the planner at 10, 100 and 1,000 nodes
 	@.venv/bin/python bench/plan.py $(ARGS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import helexa
 from helexa.base.errors import ConfigError
 from helexa.neuron.core.architectures import architectures_of
-from helexa.neuron.core.harnesses import HarnessInfo
+from helexa.neuron.core.harnesses import HarnessInfo, Needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class Harness:
     kinds: tuple[str, ...] = ("cuda", "rocm", "metal", "cpu")
     light: bool = True
     splits: bool = False
+    needs: Needs | None = None
     vocabulary: str | None = None
     """The engine that serves a model's tokenizer and template without its weights, as `target`, where there is one."""
 
@@ -53,6 +54,7 @@ class Harness:
             architectures=architectures_of(self.module, self.version),
             version=self.version,
             splits=self.splits,
+            needs=self.needs,
         )
 
 
@@ -74,6 +76,14 @@ _ALL = (
         extra="openvino",
         kinds=("cpu",),
         light=False,
+        needs=Needs(
+            types=frozenset(("F32", "F16", "Q4_0", "Q4_1", "Q8_0")),
+            tokenizers=frozenset(("gpt2/qwen2", "gpt2/smollm")),
+            options=frozenset(("slots", "threads", "batch", "kv_cache", "prefix_cache")),
+            from_slots=4,
+            weights_ratio=3.7,
+            kv_type={"u8": "q8_1", "f16": "f16"},
+        ),
     ),
     Harness(name="echo", target="helexa.neuron.engines.echo:EchoEngine", formats=("any",)),
 )

@@ -154,6 +154,8 @@ class Model(Lean):
 
     id: str
     harness: str = ""
+    harness_reason: str | None = None
+    """Why it is this one, where the asker left it open."""
     status: str = "loaded"
     devices: list[Int] = []
     vram_used_mb: Int | None = None
@@ -227,6 +229,7 @@ class PlanView(Lean):
     model_id: str
     harness: str
     format: str
+    harness_reason: str | None = None
     files: list[str] = []
     download_bytes: Int = 0
     context: Int = 0

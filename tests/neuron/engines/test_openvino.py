@@ -16,8 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helexa.http1.client import Origin
+from helexa.neuron.app import Neuron
+from helexa.neuron.config import DeviceEntry, NeuronConfig
 from helexa.neuron.engines.openvino.prefixes import BLOCK_TOKENS, Prefixes, blocks_of
 from helexa.neuron.harness import BadOption, DeviceRef, LoadOrder, Resident
+from tests.neuron.api.client import Client
 
 pytestmark = pytest.mark.timeout(120)
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 16}}, "required": ["city"]}
@@ -147,6 +150,26 @@ def test_a_wrong_option_is_named(name: str, value: object) -> None:
     with pytest.raises(BadOption) as wrong:
         options.parse({name: value})
     assert wrong.value.name == name
+
+
+async def test_it_is_taken_by_itself_for_a_crowd_and_it_is_said_why(smollm2_path: Path) -> None:
+    pytest.importorskip("openvino_genai")
+    pytest.importorskip("xllamacpp")
+    config = NeuronConfig(port=0, devices=[DeviceEntry(kind="cpu", memory_mb=2000)])
+    async with Neuron(config, drain_s=0.5) as neuron:
+        client = Client(neuron)
+
+        async def planned(**spec: Any) -> tuple[str, str]:
+            got = await client.post("/models/preflight", {"model_id": f"file:{smollm2_path}", "context": 1024, **spec})
+            plan = got.json["plan"]
+            return plan["harness"], plan.get("harness_reason") or ""
+
+        crowd = await planned(options={"slots": 8})
+        assert crowd == ("openvino", "8 slots were asked for, and for a crowd openvino is the faster")
+        assert await planned() == ("llama", "openvino pays from 4 slots on, none asked for")
+        assert await planned(harness="openvino") == ("openvino", "")
+        assert (await planned(options={"slots": 64}, context=4096))[0] == "llama"  # openvino's copy would not fit
+        await client.origin.aclose()
 
 
 TOKENS = st.lists(st.integers(0, 3), max_size=4 * BLOCK_TOKENS)

@@ -22,7 +22,12 @@ _LLAMA_CPP: Final = """
 """
 """`LLM_ARCH_NAMES` of the llama.cpp in that release (`src/llama-arch.cpp`), less `clip`, which is a projector's."""
 
+_OPENVINO: Final = frozenset(("llama", "qwen2", "qwen3"))
+"""What OpenVINO GenAI builds from a GGUF (`gguf_modeling.cpp`)."""
+
 
 def architectures_of(library: str | None, version: str) -> frozenset[str] | None:
     """What `version` of `library` can run; None for one that is not listed here: then the engine itself decides."""
+    if library == "openvino_genai":
+        return _OPENVINO
     return frozenset(_LLAMA_CPP.split()) if (library, version) == ("xllamacpp", _XLLAMACPP) else None

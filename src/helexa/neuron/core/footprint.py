@@ -53,6 +53,16 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What decides whether a modest engine can read a GGUF: the types of its tensors, its tokenizer as "model/pre", and
+    what is `unusual` about it, "" for nothing."""
+
+    types: frozenset[str]
+    tokenizer: str
+    unusual: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
     """The facts of a model that decide its memory."""
 
@@ -72,6 +82,7 @@ class ModelShape:
     """How many bytes of the weights llama.cpp may hold a second time, in its own layout, on one CPU or another."""
     known_mb: int | None = None
     """The whole need (MiB) where it is declared by the asker."""
+    traits: Traits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +251,27 @@ def gguf_shape(header: Header, *, weight_bytes: int | None = None) -> ModelShape
         heads=heads,
         vocabulary=header.length("tokenizer.ggml.tokens") or header.number("vocab_size") or 0,
         copies=(_bytes_of(header, _COPIED_OFTEN), _bytes_of(header, _COPIED_AT_MOST)),
+        traits=_traits(header),
     )
+
+
+def _traits(header: Header) -> Traits:
+    word = [str(header.metadata.get(f"tokenizer.ggml.{key}", "")) for key in ("model", "pre")]
+    types = frozenset(tensor.type_name for tensor in header.tensors)
+    return Traits(types=types, tokenizer="/".join(word), unusual=_unusual(header))
+
+
+def _unusual(header: Header) -> str:
+    """What makes a model of a plain architecture another one."""
+    if any(tensor.name.startswith("rope_freqs") for tensor in header.tensors):
+        return "scaled positions"
+    if header.metadata.get(f"{header.architecture}.rope.scaling.type", "none") != "none":
+        return "scaled positions"
+    if header.number("expert_count"):
+        return "experts"
+    if header.number("attention.sliding_window"):
+        return "a sliding window"
+    return "embeddings" if header.number("pooling_type") else ""
 
 
 def _bytes_of(header: Header, types: frozenset[str]) -> int:

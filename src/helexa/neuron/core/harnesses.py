@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What an engine needs of a GGUF file, where it does not read them all: types of tensors, tokenizers ("model/pre"),
+    and `options` that are its own. It is taken by itself from `from_slots` slots on.
+
+    `weights_ratio`: bytes in memory for each byte of the weights in the file; `kv_type` as which keys and values are
+    counted, by the option `kv_cache`."""
+
+    types: frozenset[str]
+    tokenizers: frozenset[str]
+    options: frozenset[str]
+    from_slots: int
+    weights_ratio: float
+    kv_type: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +37,7 @@ class HarnessInfo:
     architectures: frozenset[str] | None = None
     version: str = ""
     splits: bool = False
+    needs: Needs | None = None
 
     @property
     def weightless(self) -> bool:

@@ -76,6 +76,8 @@ class LoadPlan:
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     engine: str = ""
     """The harness and its version, as measurements are kept by."""
+    reason: str = ""
+    """Why it is this harness, where the asker left it open and there was a choice."""
 
     @property
     def devices(self) -> tuple[int, ...]:

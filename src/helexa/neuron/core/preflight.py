@@ -14,6 +14,7 @@ from typing import Any, Final
 from helexa.base.errors import Refused
 from helexa.base.ids import SourceId, canonical, parse_source
 from helexa.base.units import MIB, human_bytes, human_mib
+from helexa.neuron.core.choice import Candidate, candidates, flaw
 from helexa.neuron.core.fit import DeviceSum, DoesNotFit, Measured, Wish, fit
 from helexa.neuron.core.footprint import CHECKPOINTS, UBATCH, ModelShape, Settings, known_type
 from helexa.neuron.core.harnesses import HarnessInfo
@@ -253,23 +254,56 @@ def settle(
     usable = _usable(selection.spec, selection.model_id, devices)
     if isinstance(usable, Refused):
         return usable
-    unread = shape is None or selection.format == "any"
     shape = shape or _unread(selection)
-    harness = next((h for h in selection.harnesses if unread or h.knows(shape.architecture)), None)
-    if harness is None:
-        return _unsupported(selection, shape.architecture)
-    options = selection.options(harness)
-    wish = _wish(selection, options)
-    if isinstance(wish, Refused):
-        return wish
     full = _disk(selection, disk_free)
     if full is not None:
         return full
-    here = [device for device in usable if device.kind in harness.device_kinds]
+    refused: Refused | None = None
+    for candidate in _choices(selection, shape, usable):
+        plan = _planned(selection, shape, candidate, usable, measurements or Measurements())
+        if isinstance(plan, LoadPlan):
+            return plan
+        refused = plan
+    return refused or _unsupported(selection, shape)
+
+
+def _choices(selection: Selection, shape: ModelShape, devices: Sequence[DeviceState]) -> Iterable[Candidate]:
+    """The engines that can load it, the best first; one that was asked for is the only one."""
+    if selection.format == "any":
+        return [Candidate(harness=selection.harnesses[0], reason="")]
+    slots = selection.spec.options.get("slots")
+    files = len(selection.files)
+    if selection.spec.harness is not None:
+        return [Candidate(harness=h, reason="") for h in selection.harnesses if flaw(h, shape, files, ()) is None]
+    return candidates(
+        selection.harnesses,
+        shape,
+        kinds={device.kind for device in devices},
+        files=files,
+        options=selection.spec.options,
+        slots=slots if isinstance(slots, int) else None,
+    )
+
+
+def _planned(
+    selection: Selection,
+    shape: ModelShape,
+    candidate: Candidate,
+    devices: Sequence[DeviceState],
+    measurements: Measurements,
+) -> LoadPlan | Refused:
+    """The plan with one engine."""
+    harness = candidate.harness
+    options = selection.options(harness)
+    wish = _wish(selection, options, harness)
+    if isinstance(wish, Refused):
+        return wish
+    here = [device for device in devices if device.kind in harness.device_kinds]
     if not here:
-        return _wrong_kind(selection, harness, usable)
-    measured = _measured(selection, harness, options, measurements or Measurements())
-    fitted = fit(_with_projector(shape, selection), wish, here, measured=measured, splits=harness.splits)
+        return _wrong_kind(selection, harness, devices)
+    held = _with_projector(_as_held(shape, harness), selection)
+    measured = _measured(selection, harness, options, measurements)
+    fitted = fit(held, wish, here, measured=measured, splits=harness.splits)
     if isinstance(fitted, DoesNotFit):
         return _does_not_fit(selection, fitted)
     return LoadPlan(
@@ -284,7 +318,15 @@ def settle(
         warmth=selection.warmth,
         options={key: value for key, value in options.items() if key != "slots"},
         engine=harness.engine,
+        reason=candidate.reason,
     )
+
+
+def _as_held(shape: ModelShape, harness: HarnessInfo) -> ModelShape:
+    """The shape with the weights as large as the engine keeps them."""
+    if harness.needs is None:
+        return shape
+    return replace(shape, weight_bytes=int(shape.weight_bytes * harness.needs.weights_ratio), host_bytes=0, copies=())
 
 
 def _measured(
@@ -361,17 +403,18 @@ def _with_projector(shape: ModelShape, selection: Selection) -> ModelShape:
     return replace(shape, weight_bytes=shape.weight_bytes + eyes) if eyes else shape
 
 
-def _unsupported(selection: Selection, architecture: str) -> Refused:
+def _unsupported(selection: Selection, shape: ModelShape) -> Refused:
+    architecture, files = shape.architecture, len(selection.files)
     supported = sorted({name for h in selection.harnesses for name in h.architectures or ()})
-    names = ", ".join(h.name for h in selection.harnesses)
-    detail = f"{names} cannot run the architecture `{architecture or 'unknown'}`; supported: {', '.join(supported)}"
+    why = [f"{h.name} {flaw(h, shape, files, ())}" for h in selection.harnesses]
+    detail = f"{'; '.join(why)}; supported architectures: {', '.join(supported)}"
     return refusal(
         "unsupported_architecture", selection.model_id, detail, architecture=architecture, supported=supported,
         suggestion="use another engine, or a model of a supported architecture",
     )  # fmt: skip
 
 
-def _wish(selection: Selection, options: Mapping[str, Any]) -> Wish | Refused:
+def _wish(selection: Selection, options: Mapping[str, Any], harness: HarnessInfo) -> Wish | Refused:
     for name, least in (("slots", 1), ("batch", 1), ("ubatch", 1), ("cache_ram", 0), ("checkpoints", 0)):
         given = options.get(name, least)
         if not isinstance(given, int) or isinstance(given, bool) or given < least:
@@ -379,7 +422,8 @@ def _wish(selection: Selection, options: Mapping[str, Any]) -> Wish | Refused:
     context = selection.spec.context
     if isinstance(context, int) and context < 1:
         return _bad_option(selection, "context", 'must be at least 1, or "max"')
-    types = [str(options.get(key, "f16")) for key in ("cache_type_k", "cache_type_v")]
+    kept = harness.needs.kv_type.get(str(options.get("kv_cache", "u8")), "f16") if harness.needs else "f16"
+    types = [str(options.get(key, kept)) for key in ("cache_type_k", "cache_type_v")]
     for key, kind in zip(("cache_type_k", "cache_type_v"), types, strict=True):
         if not known_type(kind):
             return _bad_option(selection, key, f"there is no type `{kind}`; try f16, q8_0 or q4_0")

@@ -60,6 +60,7 @@ def model(model_id: str, state: life.State, *, held_mb: int, in_flight: int, sta
     plan = plan_of(state)
     if plan is not None:
         row.harness = plan.harness
+        row.harness_reason = plan.reason or None
         row.devices = list(plan.devices)
         row.vram_predicted_mb = sum(share.needed_mb for share in plan.shares)
         row.vram_used_mb = held_mb
@@ -144,6 +145,7 @@ def plan(plan: LoadPlan) -> PlanView:
     return PlanView(
         model_id=plan.model_id,
         harness=plan.harness,
+        harness_reason=plan.reason or None,
         format=plan.format,
         files=[file.name for file in plan.files],
         download_bytes=plan.download_bytes,

@@ -20,7 +20,7 @@ from helexa.http1.server import Server
 from helexa.neuron.core.chat.answer import Style, style_of
 from helexa.neuron.core.chat.template import BadTemplate, Template
 from helexa.neuron.engines.openvino import options as opts
-from helexa.neuron.engines.openvino.binding import og
+from helexa.neuron.engines.openvino.binding import og, tensor
 from helexa.neuron.engines.openvino.prefixes import BLOCK_TOKENS, blocks_of
 from helexa.neuron.engines.openvino.steps import StepLoop
 from helexa.neuron.engines.openvino.vocabulary import Vocabulary
@@ -146,6 +146,16 @@ def _pipeline(order: LoadOrder, options: opts.OpenVinoOptions) -> Any:
         return og.ContinuousBatchingPipeline(order.files[0], plan, "CPU", properties)
     except RuntimeError as error:
         raise RuntimeError(f"OpenVINO could not load {order.files[0]}") from error
+
+
+def _warm(pipeline: Any) -> None:
+    """The first step packs the weights anew, which takes a while and as much memory again: better now than later."""
+    config = og.GenerationConfig()
+    config.apply_chat_template = False
+    config.max_new_tokens = 2
+    pipeline.add_request(0, tensor([1] * BLOCK_TOKENS), config)
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
 
 
 def _template(tokenizer: Any) -> tuple[Template | None, Style, str]:
