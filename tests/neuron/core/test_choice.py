@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 
+from helexa.base.errors import Refused
+from helexa.base.ids import parse_source
+from helexa.base.units import MIB
 from helexa.neuron.core.choice import candidates, flaw
 from helexa.neuron.core.footprint import ModelShape, Traits
+from helexa.neuron.core.listing import Listing
+from helexa.neuron.core.plan import DeviceState, LoadPlan, RemoteFile
+from helexa.neuron.core.preflight import preflight
 from helexa.neuron.registry import HARNESSES
+from helexa.wire.control import ModelSpec
 
 LLAMA, OPENVINO = HARNESSES["llama"].info(), HARNESSES["openvino"].info()
 PLAIN = Traits(types=frozenset(("F32", "Q4_1", "Q8_0")), tokenizer="gpt2/smollm")
@@ -59,3 +66,29 @@ def test_a_file_that_openvino_cannot_read_is_llamas(shape: ModelShape, reason: s
 def test_an_engine_without_needs_has_no_flaw_but_its_architectures() -> None:
     assert flaw(replace(LLAMA, architectures=None), SHAPE, 3, {"anything"}) is None
     assert flaw(replace(LLAMA, architectures=frozenset()), SHAPE, 1, ()) == "cannot run the architecture `llama`"
+
+
+def planned(total_mb: int) -> LoadPlan | Refused:
+    """A model of 100 MiB, asked for by a crowd, on a CPU that may use `total_mb`."""
+    file = RemoteFile(name="m-Q4_1.gguf", size_bytes=100 * MIB)
+    return preflight(
+        ModelSpec(model_id="org/name", context=256, options={"slots": 8}),
+        Listing(source=parse_source("org/name"), files=(file,)),
+        replace(SHAPE, weight_bytes=100 * MIB),
+        (DeviceState(index=0, kind="cpu", name="cpu", total_mb=total_mb),),
+        {"llama": LLAMA, "openvino": OPENVINO},
+    )
+
+
+def test_weights_are_counted_as_openvino_keeps_them_and_llama_takes_what_does_not_fit() -> None:
+    roomy, tight = planned(2000), planned(200)
+    assert isinstance(roomy, LoadPlan)
+    assert isinstance(tight, LoadPlan)
+    assert (roomy.harness, roomy.shares[0].weights_mb) == ("openvino", 370)
+    assert (tight.harness, tight.shares[0].weights_mb) == ("llama", 100)
+
+
+def test_what_fits_nowhere_is_refused_with_the_arithmetic_of_the_last_resort() -> None:
+    refused = planned(50)
+    assert isinstance(refused, Refused)
+    assert refused.fields["kind"] == "does_not_fit"

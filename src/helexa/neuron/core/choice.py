@@ -1,7 +1,7 @@
 """Which engine loads a model that names none, and why. Pure.
 
 An engine may read a format and yet not this file: `Needs` says what it must be like. And an engine may be the better
-one only for a crowd: `Needs` says from how many slots on.
+one only for a crowd: `Needs` says from how many slots on (docs/decisions/0006-openvino-for-crowds.md).
 """
 
 from __future__ import annotations

@@ -53,6 +53,8 @@ class OpenVinoResident:
         report("load", None)
         pipeline = _pipeline(order, options)
         template, style, flaw = _template(pipeline.get_tokenizer())
+        report("warm", None)
+        _warm(pipeline)
         report("ready", None)
         Path(order.socket).unlink(missing_ok=True)
         self._thread.start()
