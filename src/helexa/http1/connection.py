@@ -21,11 +21,11 @@ from helexa.http1.message import (
     ChunkedBody,
     Header,
     Headers,
+    Heads,
     Refusal,
     Request,
     answer_head,
     check_start,
-    parse_head,
 )
 
 log = logging.getLogger(__name__)
@@ -184,6 +184,7 @@ class Connection(asyncio.Protocol):
         "_chunks",
         "_drained",
         "_handling",
+        "_heads",
         "_input",
         "_last",
         "_linger_left_bytes",
@@ -201,6 +202,7 @@ class Connection(asyncio.Protocol):
         "peer",
         "phase",
     )
+    _heads: Heads
     _transport: asyncio.Transport
 
     def __init__(self, server: Owner) -> None:
@@ -232,6 +234,7 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=self._server.limits.write_high_bytes)
         name = cast(object, transport.get_extra_info("peername"))
         self.peer = str(cast(Address, name)[0]) if isinstance(name, tuple) else "unix"
+        self._heads = Heads(self._server.limits, self.peer)
         self._server.welcome(self)
         self._await("idle", self._server.limits.head_timeout_s)
         if self._server.draining:
@@ -340,7 +343,7 @@ class Connection(asyncio.Protocol):
             if self.phase == "idle" and data:
                 self._await("head", limits.head_timeout_s)
             return False
-        self._request = request = parse_head(data[:end], limits, self.peer)
+        self._request = request = self._heads.read(data[:end])
         self._input = data[end:]
         self._missing_bytes = request.length
         if request.chunked:
