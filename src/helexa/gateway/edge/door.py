@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from helexa.base.errors import HelexaError, MethodNotAllowed, NotFound
+from helexa.base.errors import HelexaError, InvalidRequest, MethodNotAllowed, NotFound
 from helexa.base.ids import fresh
 from helexa.gateway.act.proxy import Call, Headers
 from helexa.gateway.edge.listing import anthropic_page, anthropic_row
@@ -52,7 +53,7 @@ class Door:
         try:
             if path in PASSING:
                 _only(request, "POST")
-                return self._flow.start(Passing(request, path), request, reply)
+                return self._flow.start(self._passing(request, path), request, reply)
             if path == "/v1/messages":
                 return self._flow.start(self._messages(request), request, reply)
             if path == "/v1/responses":
@@ -66,6 +67,14 @@ class Door:
         except HelexaError as error:
             _refuse(request, reply, error)
         return None
+
+    def _passing(self, request: Request, path: str) -> Call:
+        try:
+            return Passing(request, path)
+        except InvalidRequest:
+            with contextlib.suppress(InvalidRequest):
+                self._house.resolve(peek(request.body).model)  # that it is not here is what a client has to know first
+            raise
 
     def _messages(self, request: Request) -> Call:
         _only(request, "POST")
