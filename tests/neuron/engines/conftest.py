@@ -47,7 +47,8 @@ async def chat(smollm2_path: Path, request: pytest.FixtureRequest) -> AsyncItera
         client = Chat(neuron, f"file:{smollm2_path}")
         client.patience_s = 150.0
         options = getattr(request.module, "OPTIONS", OPTIONS)
-        loaded = await client.post("/models/load", {"model_id": client.model, "context": 2048, "options": options})
+        order = {"model_id": client.model, "harness": "llama", "context": 2048, "options": options}
+        loaded = await client.post("/models/load", order)
         assert loaded.status == 200, loaded.body
         yield client
         await client.origin.aclose()

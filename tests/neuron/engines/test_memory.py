@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -36,7 +37,10 @@ async def test_what_a_load_took_is_the_next_ones_prediction(smollm2_path: Path, 
         (row,) = (await client.get("/models")).json
         assert row["vram_predicted_mb"] == cold["needed_mb"]
         assert row["vram_measured_mb"] == pytest.approx(cold["needed_mb"], rel=0.15)
-        (kept,) = (await client.get("/discovery")).json["measured"]
+        async with asyncio.timeout(10):  # it is written after the load was told of
+            while not (measured := (await client.get("/discovery")).json["measured"]):
+                pass
+        (kept,) = measured
         assert (kept["predicted_mb"], kept["measured_mb"]) == (cold["needed_mb"], row["vram_measured_mb"])
         assert (kept["context"], kept["slots"], kept["device_kind"]) == (512, 2, "cpu")
 
