@@ -105,24 +105,21 @@ class _Link(asyncio.Protocol):
         """Expect the head within `seconds`; once it is here, more of the body within as long, each time."""
         if seconds is None:
             self.deadline = NEVER
-        else:
-            self._wait_s, self._heard_at = seconds, self.loop.time()
-            self._expect()
+            return
+        self._wait_s, self._heard_at = seconds, self.loop.time()
+        self.deadline = deadline = self._heard_at + seconds
+        if deadline < self.origin.alarm.at:
+            self.origin.alarm.watch(deadline)
 
     @property
     def silent_since(self) -> float:
         """When it was last heard, or asked; NEVER where nobody waits or we do not read."""
         return NEVER if self._answer is None or self.paused else self._heard_at
 
-    def _expect(self) -> None:
-        self.deadline = deadline = self._heard_at + self._wait_s
-        if deadline < self.origin.alarm.at:
-            self.origin.alarm.watch(deadline)
-
     def expire(self, now: float) -> None:
         """The deadline has passed; what was heard since it was set has moved it."""
         if now < self._heard_at + self._wait_s:
-            self._expect()
+            self.deadline = self._heard_at + self._wait_s
         elif self._answer is None:
             self.drop()
         else:

@@ -450,10 +450,11 @@ class Connection(asyncio.Protocol):
         self._done_with(reply)
         if self.phase == "lost":
             return
-        if self.is_last():
+        if self._last or self._server.draining:
             self.close()
             return
-        self._await("idle", self._server.limits.keepalive_timeout_s)
+        self.phase = "idle"
+        self._watch(self._server.limits.keepalive_timeout_s)
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
