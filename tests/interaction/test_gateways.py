@@ -24,6 +24,14 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     models = "".join(echo(name, memory_mb=600, load_s=0.5) for name in LARGE)
     models += echo("small", memory_mb=100, load_s=1.0)
     async with Fleet(tmp_path, neurons=NODES, models=models, polling=POLLING, gateways=2) as running:
+
+        async def known() -> bool:
+            """Both have heard from every node what it makes of every model: before that their choices may differ."""
+            asked = [(gateway, model) for gateway in running.gateways for model in (*LARGE, "small")]
+            told = [(await gateway.http.get(f"/v1/models/{model}")).json() for gateway, model in asked]
+            return all(set(entry["feasible_on"]) == set(NODES) for entry in told)
+
+        await eventually(known, "both know all nodes")
         yield running
 
 
