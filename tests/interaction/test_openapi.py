@@ -73,7 +73,7 @@ def test_every_operation_answers_as_documented_and_never_fails(url: str, operati
     ask(operation, url, FEW)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=[operation.label for operation in OPERATIONS])
 def test_every_operation_answers_as_documented_and_never_fails_for_long(url: str, operation: object) -> None:
