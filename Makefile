@@ -1,5 +1,5 @@
 # The words of this project. `make up` and `make test` are the whole set-up on a fresh machine.
-.PHONY: up setup check fix test test-slow bench-gateway bench-stream bench-swap bench-node bench-crowd bench-plan bench-sim test-sim test-clients fuzz openapi lock clean bench-memory
+.PHONY: up setup check fix test test-slow bench-gateway bench-engine bench-swap bench-node bench-plan bench-sim test-sim test-clients fuzz openapi lock clean bench-memory
 PYTHON ?= python3
 ARGS ?=
 
@@ -28,17 +28,14 @@ test-clients: setup  ## real clients of others, pinned, against a real gateway a
 bench-gateway: setup  ## what a request and a streamed event cost, beside nginx and vllm-router
 	@sh scripts/bench-gateway $(ARGS)
 
-bench-stream: setup  ## what gateway and neuron cost a stream, beside the engine in-process
-	@.venv/bin/python bench/stream.py $(ARGS)
+bench-engine: setup  ## the engine room's bars, beside the engine in-process and llama.cpp's own server
+	@sh scripts/bench-engine $(ARGS)
 
 bench-node: setup  ## idle cost, /health under load, cold load beside llama.cpp alone, loads and unloads without end
 	@.venv/bin/python bench/node.py $(ARGS)
 
 bench-swap: setup  ## what a cold model and a swap cost, in multiples of the bare engine's start
 	@.venv/bin/python bench/swap.py $(ARGS)
-
-bench-crowd: setup  ## OpenVINO beside llama.cpp on this CPU: load, first token, tokens per second of 1 to 16 streams
-	@.venv/bin/python bench/crowd.py $(ARGS)
 
 bench-plan: setup  ## time per decision of the planner at 10, 100 and 1,000 nodes
 	@.venv/bin/python bench/plan.py $(ARGS)
