@@ -8,13 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helexa.base.resident import anonymous_mb
 from helexa.neuron.app import Neuron
 from helexa.neuron.config import DeviceEntry, NeuronConfig
 from tests.neuron.api.client import Client
 
 pytestmark = pytest.mark.slow
-WARM_UP, CYCLES, WINDOW = 10, 50, 15
-DRIFT = 0.02
+WARM_UP, CYCLES, WINDOW = 10, 50, 10
+SLACK_MB = 4
 
 
 @pytest.fixture
@@ -28,13 +29,13 @@ async def client() -> AsyncIterator[Client]:
 
 
 async def cycle(client: Client, spec: dict[str, object], times: int) -> list[int]:
-    """What the worker holds after each (bytes)."""
+    """What the worker holds after each (MiB)."""
     held: list[int] = []
     for _ in range(times):
         assert (await client.post("/models/load", spec)).status == 200
         assert (await client.chat(str(spec["model_id"]), "Say hello.", max_tokens=1)).status == 200
         assert (await client.post("/models/unload", {"model_id": spec["model_id"]})).status == 200
-        held.append(psutil.Process(client.neuron.pool.pid(0)).memory_info().rss)
+        held.append(anonymous_mb(client.neuron.pool.pid(0) or 0) or 0)
     return held
 
 
@@ -46,8 +47,8 @@ async def leaves_no_trace(client: Client, spec: dict[str, object]) -> None:
     held = await cycle(client, spec, CYCLES)
     assert client.neuron.pool.pid(0) == pid
     assert (worker.num_fds(), worker.num_threads(), daemon.num_fds()) == (descriptors, threads, ours)
-    # an allocator gives back and takes again in steps of many MiB; what leaks is in every cycle, also in the least
-    assert min(held[-WINDOW:]) <= (1 + DRIFT) * min(held[:WINDOW])
+    # what a worker holds goes up and down by a model's buffers; what leaks lifts the least above the most of before
+    assert min(held[-WINDOW:]) <= max(held[:WINDOW]) + SLACK_MB, held
     assert client.neuron.keeper.devices()[0].reserved_mb == 0
 
 

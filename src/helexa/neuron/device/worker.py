@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+from helexa.base.resident import give_back, part_large_from_small
 from helexa.neuron.device import jobs
 from helexa.neuron.harness import BadOption, DeviceFault, Engine, Resident
 
@@ -90,6 +91,7 @@ class Worker:
                 return self._load(job)
             case jobs.Unload():
                 self._residents.pop(job.model_id).unload()
+                give_back()
                 return jobs.Done(id=job.id)
             case jobs.Memory():
                 return self._memory(job)
@@ -154,6 +156,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the daemon's to handle: it drains first
     if sys.platform == "linux":
         _die_with_parent()
+        part_large_from_small()
     Worker(Channel(socket.socket(fileno=int(sys.argv[1])))).run()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import os
 import threading
@@ -77,7 +76,6 @@ class OpenVinoResident:
         self._loop.close()
         Path(self._order.socket).unlink(missing_ok=True)
         gc.collect()
-        _give_back_memory()
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the serving loop and wait for it, from the device thread."""
@@ -177,12 +175,6 @@ def _resident_mb() -> int:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") // MIB
     return 0
-
-
-def _give_back_memory() -> None:
-    """What was freed goes back to the system; glibc keeps it otherwise."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 _: type[Engine] = OpenVinoEngine
