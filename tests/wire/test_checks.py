@@ -121,9 +121,14 @@ def test_every_path_of_a_neuron_has_a_check(path: str, fields: dict[str, Any], p
 
 
 def test_a_check_returns_what_routing_needs() -> None:
-    body = {"model": "m", "input": "a", "user": "u", "prompt_cache_key": "k"}
-    found = check_embeddings(encode(body))
-    assert (found.model, found.stream, found.affinity) == ("m", None, "k")
+    body = {"model": "m", "messages": [{"role": "user", "content": "a"}], "user": "u", "prompt_cache_key": "k"}
+    found = check_chat(encode({**body, "stream": True}))
+    assert (found.model, found.streamed, found.affinity) == ("m", True, "k")
+    assert not check_chat(encode(body)).streamed
+
+
+def test_vectors_come_whole_even_where_a_stream_is_asked_for() -> None:
+    assert not check_embeddings(encode({"model": "m", "input": "a", "stream": True})).streamed
 
 
 @pytest.mark.parametrize("prompt", ["a", ["a", "b"], [1, 2], [[1, 2], [3]]])

@@ -185,7 +185,7 @@ class Cortex:
 
     def _make_server(self) -> Server:
         limits = Limits(max_body_bytes=self._config.gateway.max_body_mb * 1024 * 1024)
-        proxy = Proxy(self._origins, self._clock)
+        proxy = Proxy(self._origins, self._clock, lambda: self._config.gateway)
         flow = Flow(
             self.dispatcher,
             proxy,

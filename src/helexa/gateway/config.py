@@ -27,6 +27,10 @@ class Gateway(Table, frozen=True):
     max_body_mb: int = 64
     max_wait_s: float = 120.0
     """How long a request that is not streamed waits for its model before it is answered 503 + Retry-After."""
+    silence_s: float = 300.0
+    """A node that sends nothing for so long in a stream, not even a keep-alive, has lost the request: 504."""
+    answer_s: float = 3600.0
+    """How long a node may take for an answer that is not streamed, and so is silent until it is whole: then 504."""
     max_queue: int = 1024
     """Requests that may wait for one model; the next one is answered 429."""
 
@@ -133,6 +137,8 @@ def check_cortex(config: CortexConfig, where: str) -> None:
     for name, value, least in (
         ("gateway.max_body_mb", config.gateway.max_body_mb, 1),
         ("gateway.max_wait_s", config.gateway.max_wait_s, 0),
+        ("gateway.silence_s", config.gateway.silence_s, 1),
+        ("gateway.answer_s", config.gateway.answer_s, 1),
         ("gateway.max_queue", config.gateway.max_queue, 1),
         ("eviction.min_residency_s", config.eviction.min_residency_s, 0),
         ("eviction.patience_s", config.eviction.patience_s, 0),

@@ -322,11 +322,19 @@ class Origin:
         return answer
 
     def ask(
-        self, method: bytes, target: bytes, headers: Headers, body: bytes, done: Callable[[Whole], None], max_bytes: int
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        body: bytes,
+        done: Callable[[Whole], None],
+        max_bytes: int,
+        timeout_s: float,
     ) -> Whole | None:
         """As `request`, for an answer that is wanted whole and told to `done`. None where no connection is idle.
 
-        There is no time-out and no retry: `done` sees the error, and may ask by `request` again if it is `stale`.
+        `timeout_s` bounds the wait for the head and for each piece after it. There is no retry: `done` sees the error,
+        and may ask by `request` again if it is `stale`.
         """
         if not self._idle:
             return None
@@ -334,6 +342,7 @@ class Origin:
         link = self._idle.pop()
         whole = Whole(link, done, max_bytes)
         link.ask(head, body, whole, bodiless=method == b"HEAD")
+        link.watch(timeout_s)
         return whole
 
     def give_up_silent(self, for_s: float) -> None:

@@ -6,18 +6,31 @@ by the decoder. Schemas and tool inputs stay raw JSON: nobody here needs to look
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Meta
 
-from helexa.wire.intake import Count, MaybeRaw, ModelName, Natural, NotNegative, Share, TopK
+from helexa.wire.canon import EFFORTS
+from helexa.wire.intake import (
+    Count,
+    MaybeObject,
+    MaybeRaw,
+    ModelName,
+    Natural,
+    NotNegative,
+    Share,
+    TopK,
+    Unsupported,
+    words,
+)
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where an image or document comes from: `base64`, `url`, `text`, `content` or `file`."""
+    """Where an image or document comes from: `base64` or `url` of an image, `text` or `content`
+    of a document."""
 
-    type: str
+    type: Annotated[str, words("base64", "url", "text", "content")]
     media_type: str | None = None
     data: str | None = None
     url: str | None = None
@@ -155,29 +168,31 @@ class Tool(msgspec.Struct, frozen=True):
     name: str | None = None
     type: str | None = None
     description: str | None = None
-    input_schema: MaybeRaw = UNSET
+    input_schema: MaybeObject = UNSET
     strict: bool | None = None
     defer_loading: bool | None = None
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
-    type: str
+    """`tool` goes with the name of one of the tools, `any` needs at least one."""
+
+    type: Annotated[str, words("auto", "any", "tool", "none")]
     name: str | None = None
     disable_parallel_tool_use: bool | None = None
 
 
 class ThinkingConfig(msgspec.Struct, frozen=True):
-    type: str
+    type: Annotated[str, words("enabled", "adaptive", "disabled")]
     budget_tokens: Natural | None = None
 
 
 class OutputFormat(msgspec.Struct, frozen=True):
-    type: str
-    schema: MaybeRaw = UNSET
+    type: Annotated[str, words("json_schema")]
+    schema: MaybeObject = UNSET
 
 
 class OutputConfig(msgspec.Struct, frozen=True):
-    effort: str | None = None
+    effort: Annotated[str, words(*EFFORTS)] | None = None
     format: OutputFormat | None = None
 
 
@@ -189,7 +204,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What a request for an answer and one for a count share."""
 
     model: ModelName
-    messages: list[Message]
+    messages: Annotated[list[Message], Meta(extra_json_schema={"minItems": 1})]
     system: str | list[Text] | None = None
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
@@ -202,9 +217,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     output_format: OutputFormat | None = None
     metadata: Metadata | None = None
     stream: bool | None = None
-    thread: MaybeRaw = UNSET
-    mcp_servers: list[msgspec.Raw] | None = None
-    container: MaybeRaw = UNSET
+    thread: Unsupported = UNSET
+    mcp_servers: Annotated[list[msgspec.Raw], Meta(extra_json_schema={"maxItems": 0})] | None = None
+    container: Unsupported = UNSET
 
 
 class CountRequest(Prompt, frozen=True, kw_only=True):

@@ -119,6 +119,10 @@ class Format:
     strict: bool | None = True
 
 
+EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+"""What clients call an effort, and what engines do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Thinking:
     """None leaves the choice to the model's template."""

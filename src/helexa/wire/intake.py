@@ -56,6 +56,15 @@ def join(*path: str | int) -> str:
 
 MaybeRaw: TypeAlias = msgspec.Raw | UnsetType
 """An optional raw field, with UNSET as its default; `Raw | None` would refuse everything but null."""
+MaybeObject: TypeAlias = Annotated[MaybeRaw, Meta(extra_json_schema={"type": "object"})]
+Unsupported: TypeAlias = Annotated[MaybeRaw, Meta(extra_json_schema={"type": "null"})]
+"""These two say more to the reader of the published document than the decoder checks; the refusal is worded where the
+field is read."""
+
+
+def words(*choices: str) -> Meta:
+    """The words that a text may be, for the published document as above."""
+    return Meta(extra_json_schema={"enum": list(choices)})
 
 
 def given(raw: MaybeRaw) -> TypeGuard[msgspec.Raw]:

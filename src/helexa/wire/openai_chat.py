@@ -12,7 +12,19 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta
 
-from helexa.wire.intake import Count, Int64, MaybeRaw, ModelName, Natural, NotNegative, Share, TopK
+from helexa.wire.intake import (
+    Count,
+    Int64,
+    MaybeObject,
+    MaybeRaw,
+    ModelName,
+    Natural,
+    NotNegative,
+    Share,
+    TopK,
+    Unsupported,
+    words,
+)
 
 Choices: TypeAlias = Annotated[int, Meta(ge=1, le=128)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
@@ -91,12 +103,12 @@ MessageIn: TypeAlias = SystemIn | DeveloperIn | UserIn | AssistantIn | ToolResul
 class FunctionTool(msgspec.Struct, frozen=True):
     name: str
     description: str | None = None
-    parameters: MaybeRaw = UNSET
+    parameters: MaybeObject = UNSET
     strict: bool | None = None
 
 
 class ToolIn(msgspec.Struct, frozen=True):
-    type: str
+    type: Annotated[str, words("function")]
     function: FunctionTool | None = None
 
 
@@ -110,19 +122,21 @@ class AllowedTool(msgspec.Struct, frozen=True):
 
 
 class AllowedTools(msgspec.Struct, frozen=True):
-    mode: str
+    mode: Annotated[str, words("auto", "none", "required")]
     tools: list[AllowedTool]
 
 
 class ChoiceIn(msgspec.Struct, frozen=True):
-    type: str
+    """`function` names one of the tools."""
+
+    type: Annotated[str, words("function", "allowed_tools")]
     function: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
 
 
 class JsonSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
-    schema: MaybeRaw = UNSET
+    schema: MaybeObject = UNSET
     strict: bool | None = None
     description: str | None = None
 
@@ -130,9 +144,9 @@ class JsonSchema(msgspec.Struct, frozen=True, omit_defaults=True):
 class ResponseFormat(msgspec.Struct, frozen=True, omit_defaults=True):
     """`schema` is llama.cpp's, beside `json_object`."""
 
-    type: str
+    type: Annotated[str, words("text", "json_object", "json_schema")]
     json_schema: JsonSchema | None = None
-    schema: MaybeRaw = UNSET
+    schema: MaybeObject = UNSET
 
 
 class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -143,10 +157,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a request of any kind may say, and all that routing needs to know of it."""
 
     model: ModelName
-    stream: bool | None = None
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer is wanted piece by piece; vectors, ranks and counts come whole, whatever is asked."""
+        return False
 
     @property
     def affinity(self) -> str | None:
@@ -154,16 +172,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.prompt_cache_key or self.user or self.safety_identifier
 
 
-class Request(Asked, frozen=True, kw_only=True, gc=False):
-    """`POST /v1/chat/completions` as a client writes it."""
+class Generation(Asked, frozen=True, kw_only=True, gc=False):
+    """What a request for generated text may say, whatever its prompt looks like."""
 
-    messages: Annotated[list[MessageIn], Meta(min_length=1)]
-    tools: list[ToolIn] | None = None
-    tool_choice: str | ChoiceIn | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     stop: str | list[str] | None = None
     temperature: NotNegative | None = None
     top_p: Share | None = None
@@ -174,47 +187,48 @@ class Request(Asked, frozen=True, kw_only=True, gc=False):
     frequency_penalty: Penalty | None = None
     seed: Int64 | None = None
     n: Choices | None = None
-    logprobs: bool | None = None
-    top_logprobs: LogProbs | None = None
     n_probs: LogProbs | None = None
     logit_bias: Bias | None = None
-    reasoning_effort: str | None = None
-    verbosity: str | None = None
-    stream_options: StreamOptions | None = None
-    modalities: list[str] | None = None
-    audio: MaybeRaw = UNSET
     json_schema: MaybeRaw = UNSET
     grammar: MaybeRaw = UNSET
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer is wanted piece by piece."""
+        return self.stream is True
+
+
+class Request(Generation, frozen=True, kw_only=True, gc=False):
+    """`POST /v1/chat/completions` as a client writes it."""
+
+    messages: Annotated[list[MessageIn], Meta(min_length=1)]
+    tools: list[ToolIn] | None = None
+    tool_choice: Annotated[str, words("auto", "none", "required")] | ChoiceIn | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: LogProbs | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    modalities: list[str] | None = None
+    audio: Unsupported = UNSET
 
 
 Tokens: TypeAlias = str | list[str | Natural | list[Natural]]
 """Text, texts, token ids, or lists of token ids."""
 
 
-class CompletionRequest(Asked, frozen=True, kw_only=True, gc=False):
+class CompletionRequest(Generation, frozen=True, kw_only=True, gc=False):
     """`POST /v1/completions`; the prompt may be token ids."""
 
     prompt: Tokens
     suffix: str | None = None
     max_tokens: Natural | None = None
-    stop: str | list[str] | None = None
-    temperature: NotNegative | None = None
-    top_p: Share | None = None
-    top_k: TopK | None = None
-    min_p: Share | None = None
-    repetition_penalty: NotNegative | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    seed: Int64 | None = None
-    n: Choices | None = None
     best_of: Choices | None = None
     logprobs: LogProbs | None = None
-    n_probs: LogProbs | None = None
     echo: bool | None = None
-    logit_bias: Bias | None = None
-    stream_options: StreamOptions | None = None
-    json_schema: MaybeRaw = UNSET
-    grammar: MaybeRaw = UNSET
 
 
 class EmbeddingRequest(Asked, frozen=True, kw_only=True, gc=False):

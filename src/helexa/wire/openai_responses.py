@@ -6,12 +6,13 @@ client, and an unknown one must not refuse the request.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Meta
 
-from helexa.wire.intake import Count, MaybeRaw, ModelName, NotNegative, Share
+from helexa.wire.canon import EFFORTS
+from helexa.wire.intake import Count, MaybeObject, ModelName, NotNegative, Share, Unsupported, words
 
 
 class ItemKind(msgspec.Struct, frozen=True):
@@ -71,7 +72,7 @@ class Tool(msgspec.Struct, frozen=True):
     type: str
     name: str | None = None
     description: str | None = None
-    parameters: MaybeRaw = UNSET
+    parameters: MaybeObject = UNSET
     strict: bool | None = None
     tools: list[Tool] | None = None
 
@@ -90,9 +91,11 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Format(msgspec.Struct, frozen=True):
-    type: str
+    """`json_schema` goes with a schema."""
+
+    type: Annotated[str, words("text", "json_object", "json_schema")]
     name: str | None = None
-    schema: MaybeRaw = UNSET
+    schema: MaybeObject = UNSET
     strict: bool | None = None
 
 
@@ -101,15 +104,21 @@ class TextConfig(msgspec.Struct, frozen=True):
 
 
 class ReasoningConfig(msgspec.Struct, frozen=True):
-    effort: str | None = None
+    effort: Annotated[str, words("none", *EFFORTS)] | None = None
     summary: str | None = None
+
+
+Items: TypeAlias = Annotated[
+    list[msgspec.Raw],
+    Meta(extra_json_schema={"items": {"type": "object", "anyOf": [{"required": ["type"]}, {"required": ["role"]}]}}),
+]
 
 
 class Request(msgspec.Struct, frozen=True):
     """`POST /v1/responses`."""
 
     model: ModelName
-    input: str | list[msgspec.Raw] | None = None
+    input: str | Items | None = None
     instructions: str | None = None
     tools: list[Tool] | None = None
     tool_choice: str | Choice | None = None
@@ -126,9 +135,9 @@ class Request(msgspec.Struct, frozen=True):
     stream: bool | None = None
     metadata: dict[str, str] | None = None
     previous_response_id: str | None = None
-    conversation: MaybeRaw = UNSET
-    prompt: MaybeRaw = UNSET
-    background: bool | None = None
+    conversation: Unsupported = UNSET
+    prompt: Unsupported = UNSET
+    background: Annotated[bool, Meta(extra_json_schema={"enum": [False]})] | None = None
 
 
 REQUEST = msgspec.json.Decoder(Request)

@@ -10,6 +10,7 @@ import pytest
 from helexa.base.clock import SystemClock
 from helexa.base.errors import UpstreamFailed
 from helexa.gateway.act.proxy import Proxy, Trip, TryAnother
+from helexa.gateway.config import Gateway
 from helexa.gateway.edge.passing import Passing
 from helexa.gateway.meter import Journey
 from helexa.http1.client import Origin
@@ -45,7 +46,7 @@ async def passed_on(piece: bytes) -> tuple[type[Exception], bytes]:
 
     async with Upstream(script) as upstream:
         origin = Origin(host="127.0.0.1", port=upstream.port)
-        proxy = Proxy({"n1": (origin, lines_of([]))}, SystemClock())
+        proxy = Proxy({"n1": (origin, lines_of([]))}, SystemClock(), Gateway)
         served = await Served.start(handle)
         try:
             async with await served.dial() as client:

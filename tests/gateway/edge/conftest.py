@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
@@ -26,13 +27,12 @@ class Edge:
         return await self.http.post(path, content=body, headers={"content-type": "application/json", **(headers or {})})
 
 
-@pytest.fixture
-async def edge() -> AsyncIterator[Edge]:
+@asynccontextmanager
+async def standing(**limits: float) -> AsyncIterator[Edge]:
     async with ScriptedNeuron(FakeModel(id=WARM, loaded=True), FakeModel(id=COLD)) as neuron:
+        gateway = {"max_wait_s": 0.3, "max_queue": 1, "max_body_mb": 1, **limits}
         config = cfg.CortexConfig(
-            gateway=cfg.Gateway(
-                listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", max_wait_s=0.3, max_queue=1, max_body_mb=1
-            ),
+            gateway=cfg.Gateway(listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", **gateway),
             neurons=(cfg.Neuron(name="n1", endpoint=neuron.url),),
         )
         models = cfg.ModelsFile(models=(cfg.Profile(id=COLD),), aliases=ALIASES)
@@ -44,3 +44,16 @@ async def edge() -> AsyncIterator[Edge]:
                 yield Edge(neuron, cortex, http)
         finally:
             await cortex.stop(0.0)
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Edge]:
+    async with standing() as found:
+        yield found
+
+
+@pytest.fixture
+async def impatient() -> AsyncIterator[Edge]:
+    """The same, but a node that is silent for a moment is given up."""
+    async with standing(silence_s=0.2, answer_s=0.2) as found:
+        yield found

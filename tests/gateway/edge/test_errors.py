@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from helexa.testing.neuron import Breaks, Ends, FakeModel, Says
+from helexa.testing.neuron import Breaks, Ends, FakeModel, Hangs, Says
 
 from .conftest import COLD, WARM, Edge
 
@@ -122,6 +122,46 @@ async def test_an_engine_that_fails_is_500_and_a_node_that_breaks_off_502(edge: 
     edge.neuron.fault(NEURON, Breaks())
     expected = row(502, "server_error", "upstream_error", (502, "api_error"))
     assert told(path, await edge.post(path, body(path))) == expected[path]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code", "anthropic"),
+    [
+        (401, "invalid_request_error", "invalid_api_key", "authentication_error"),
+        (403, "invalid_request_error", None, "permission_error"),
+        (409, "invalid_request_error", "conflict", "conflict_error"),
+        (504, "server_error", "upstream_error", "timeout_error"),
+    ],
+)
+async def test_what_a_node_answers_of_its_own_is_told_in_the_clients_words(
+    edge: Edge, path: str, status: int, kind: str, code: str | None, anthropic: str
+) -> None:
+    error = {"message": "no", "type": kind, "code": "conflict" if status == 409 else None}
+    edge.neuron.fault(NEURON, Says(status=status, body=json.dumps({"error": error}).encode()))
+    assert told(path, await edge.post(path, body(path))) == row(status, kind, code, (status, anthropic))[path]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_node_that_is_silent_for_good_is_504_and_not_asked_again(
+    impatient: Edge, path: str, stream: bool
+) -> None:
+    impatient.neuron.fault(NEURON, Hangs())
+    expected = row(504, "server_error", "upstream_timeout", (504, "timeout_error"))
+    for asked in (1, 2):  # the first on a connection that is there already, the second on one of its own
+        assert told(path, await impatient.post(path, body(path, stream=stream))) == expected[path]
+        assert len(impatient.neuron.asked(NEURON)) == asked
+
+
+async def test_a_node_that_falls_silent_in_mid_stream_is_told_in_the_streams_own_grammar(
+    impatient: Edge, path: str
+) -> None:
+    impatient.neuron.fault(NEURON, Hangs(after=2))
+    answer = await impatient.post(path, body(path, stream=True))
+    whole, broken = LAST_WORDS[path]
+    last = answer.text.rstrip().rpartition("\n\n")[2]
+    assert whole not in answer.text
+    assert broken in last
+    assert "was silent for" in last
 
 
 async def test_a_node_that_is_busy_is_not_a_node_that_is_broken(edge: Edge, path: str) -> None:

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
+from helexa.gateway.config import Gateway
 from helexa.gateway.meter import Journey, Tail, Usage, usage_in
-from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError, Whole
+from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError, UpstreamTimeout, Whole
 from helexa.http1.message import LineForm, Lines, lines_of
 from helexa.http1.server import Reply
 from helexa.wire.canon import BadAnswer
@@ -21,8 +22,6 @@ from helexa.wire.upstream import upstream_fault
 Headers = list[tuple[bytes, bytes]]
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
-STALL_S = 300.0
-"""A neuron that sends nothing at all for so long, not even a keep-alive, has lost the request."""
 
 
 class Call(Protocol):
@@ -52,6 +51,13 @@ class Call(Protocol):
 
 class NodeBusy(Unavailable):
     """The node `{node}` cannot take a request for `{model}` now: {reason}"""
+
+
+class NodeSilent(UpstreamFailed):
+    """The node `{node}` was silent for {after_s} s."""
+
+    code = "upstream_timeout"
+    status = 504
 
 
 class TryAnother(Exception):
@@ -91,31 +97,38 @@ class Trip:
 
 
 class Proxy:
-    """Sends requests to neurons. `origins` maps a node's name to its connections and its standing headers."""
+    """Sends requests to neurons. `origins` maps a node's name to its connections and its standing headers; `limits`
+    says, anew each time, how long a neuron may be silent."""
 
-    def __init__(self, origins: Mapping[str, tuple[Origin, Lines]], clock: Clock) -> None:
+    def __init__(
+        self, origins: Mapping[str, tuple[Origin, Lines]], clock: Clock, limits: Callable[[], Gateway]
+    ) -> None:
         self._origins = origins
         self._clock = clock
+        self._limits = limits
 
     def ask(self, trip: Trip, done: Callable[[Whole], None]) -> Whole | None:
         """Ask `journey.node` for a whole answer, which `done` is told of; None where no connection is idle."""
         origin, headers = self._headed(trip)
-        return origin.ask(b"POST", trip.call.endpoint.encode(), headers, trip.body, done, MAX_ANSWER_BYTES)
+        target, answer_s = trip.call.endpoint.encode(), self._limits().answer_s
+        return origin.ask(b"POST", target, headers, trip.body, done, MAX_ANSWER_BYTES, answer_s)
 
     async def pass_on(self, trip: Trip) -> Usage | None:
         """Answer through `journey.node`. Raises TryAnother while nothing has reached the client, UpstreamFailed once
-        something has."""
+        something has, or once the wait was long enough."""
         journey = trip.journey
         origin, headers = self._headed(trip)
+        limits, target = self._limits(), trip.call.endpoint.encode()
+        patience_s = limits.silence_s if trip.call.stream else limits.answer_s
         try:
-            answer = await origin.request(b"POST", trip.call.endpoint.encode(), headers, trip.body)
+            answer = await origin.request(b"POST", target, headers, trip.body, head_timeout_s=patience_s)
         except UpstreamError as error:
             raise unanswered(journey, error) from error
         try:
             if answer.status == 200 and trip.call.stream:
-                return await self._streamed(trip, answer)
+                return await self._streamed(trip, answer, patience_s)
             try:
-                body = await answer.read(MAX_ANSWER_BYTES)
+                body = await answer.read(MAX_ANSWER_BYTES, idle_timeout_s=patience_s)
             except UpstreamError as error:
                 raise unanswered(journey, error) from error
             return self.give(trip, answer, body)
@@ -139,7 +152,7 @@ class Proxy:
         origin, standing = self._origins[trip.journey.node]
         return origin, standing if not trip.carried else Lines(standing + lines_of(trip.carried))
 
-    async def _streamed(self, trip: Trip, answer: Answer) -> Usage | None:
+    async def _streamed(self, trip: Trip, answer: Answer, silence_s: float) -> Usage | None:
         call, reply, journey = trip.call, trip.reply, trip.journey
         tail = Tail()
         now, add, feed, write, verbatim = self._clock.now, tail.pieces.append, call.feed, reply.write, call.verbatim
@@ -155,11 +168,9 @@ class Proxy:
 
         reply.on_pressure = answer.pause
         try:
-            await answer.relay(sink, idle_timeout_s=STALL_S)
+            await answer.relay(sink, idle_timeout_s=silence_s)
         except UpstreamError as error:
-            if journey.first is None:
-                raise unanswered(journey, error) from error
-            raise _failed(journey, str(error)) from error
+            raise (unanswered if journey.first is None else _broken)(journey, error) from error
         finally:
             reply.on_pressure = None
         reply.write(call.end(tail.text()))
@@ -224,9 +235,21 @@ def traced(journey: Journey) -> Headers:
     ]
 
 
-def unanswered(journey: Journey, error: Exception) -> TryAnother:
-    """What it means that the connection to `journey.node` failed before anything reached the client."""
-    return TryAnother(_failed(journey, str(error)), transport=True, unreachable=isinstance(error, ConnectFailed))
+def unanswered(journey: Journey, error: Exception) -> TryAnother | UpstreamFailed:
+    """What it means that the connection to `journey.node` failed before anything reached the client.
+
+    After a long silence no other node is tried: who still waits is told, and may ask again.
+    """
+    failed = _broken(journey, error)
+    if isinstance(failed, NodeSilent):
+        return failed
+    return TryAnother(failed, transport=True, unreachable=isinstance(error, ConnectFailed))
+
+
+def _broken(journey: Journey, error: Exception) -> UpstreamFailed:
+    if isinstance(error, UpstreamTimeout):
+        return NodeSilent(node=journey.node, after_s=error.fields["after_s"])
+    return _failed(journey, str(error))
 
 
 def _failed(journey: Journey, reason: str) -> UpstreamFailed:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,23 @@ OPERATIONS = (
     _post("/cortex/v1/plan", "What would be done, without doing it", _CORTEX, orders.Plan, answers.Planned),
     _post("/cortex/v1/reload", "Read the configuration again", _CORTEX, None, answers.Reloaded),
 )
+_SAYS = [{"role": "user", "content": "Say hello."}]
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "/v1/chat/completions": {"model": "org/model", "messages": _SAYS},
+    "/v1/completions": {"model": "org/model", "prompt": "Once upon a time", "max_tokens": 16},
+    "/v1/embeddings": {"model": "org/model", "input": ["Say hello."]},
+    "/v1/rerank": {"model": "org/model", "query": "A greeting", "documents": ["Hello.", "Farewell."]},
+    "/v1/responses": {"model": "org/model", "input": "Say hello."},
+    "/v1/responses/input_tokens": {"model": "org/model", "input": "Say hello."},
+    "/v1/messages": {"model": "org/model", "max_tokens": 256, "messages": _SAYS},
+    "/v1/messages/count_tokens": {"model": "org/model", "messages": _SAYS},
+    "/cortex/v1/load": {"model": "org/model"},
+    "/cortex/v1/unload": {"model": "org/model"},
+    "/cortex/v1/pin": {"model": "org/model", "pinned": False},
+    "/cortex/v1/drain": {"node": "beast", "drain": False},
+    "/cortex/v1/plan": {"model": "org/model"},
+}
+"""A body for each path that takes one; it is answered where there is such a model, made for it, and such a node."""
 
 
 @functools.cache
@@ -141,7 +158,8 @@ def _operation(one: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     if parameters := _parameters(one):
         shown["parameters"] = parameters
     if one.body is not None:
-        shown["requestBody"] = {"required": True, "content": {JSON: {"schema": refs[one.body]}}}
+        body = {"schema": refs[one.body], "example": EXAMPLES[one.path]}
+        shown["requestBody"] = {"required": True, "content": {JSON: body}}
     return shown
 
 

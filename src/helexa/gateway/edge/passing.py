@@ -41,7 +41,7 @@ class Passing:
         self._found = found = CHECKS[endpoint](request.body)
         self.endpoint = endpoint
         self.asked = found.model
-        self.stream = found.stream is True
+        self.stream = found.streamed
 
     @property
     def verbatim(self) -> bool:

@@ -58,7 +58,7 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
         body = msgspec.json.encode({name: raw for name, raw in fields.items() if name not in facts.spellings} | edits)
     if not facts.hears_on_write or path not in _STREAMABLE or _only_whole(asked):
         return Question(body=body, calls=calls, ignored=tuple(ignored))
-    if not asked.stream:
+    if not asked.streamed:
         body = coax.as_stream(body)
         return Question(body=body, gathered=True, calls=calls, ignored=tuple(ignored))
     progress = not coax.asks_for_progress(body)
@@ -88,7 +88,7 @@ def _respelled(fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspe
 
 def _only_whole(asked: shapes.Asked) -> bool:
     """llama.cpp tells no probabilities in a stream when tools are offered."""
-    return isinstance(asked, shapes.Request) and bool(asked.tools and asked.logprobs and not asked.stream)
+    return isinstance(asked, shapes.Request) and bool(asked.tools and asked.logprobs and not asked.streamed)
 
 
 # ── Tools ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -56,7 +56,7 @@ class Relay:
         try:
             async with self._keeper.seat(asked.model, queued=queued, body=request.body) as seat:
                 question = asking.question(request.path, request.body, asked, seat.facts)
-                await self._serve(request, reply, seat, question, streamed=bool(asked.stream))
+                await self._serve(request, reply, seat, question, streamed=asked.streamed)
             self._metrics.request(seat.model_id, reply.status, time.monotonic() - began)
         except HelexaError as error:
             self._metrics.request(asked.model, error.status, time.monotonic() - began)

@@ -17,6 +17,7 @@ from helexa.base.errors import InvalidRequest
 from helexa.wire import anthropic as shapes
 from helexa.wire import intake
 from helexa.wire.canon import (
+    EFFORTS,
     Ask,
     Capabilities,
     Format,
@@ -41,7 +42,6 @@ _T = TypeVar("_T")
 
 _BILLING = "x-anthropic-billing-header:"
 _CHOICES: dict[str, Literal["auto", "required", "none"]] = {"auto": "auto", "any": "required", "none": "none"}
-_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
 @dataclass(slots=True)
@@ -337,9 +337,9 @@ def _format(request: shapes.Prompt) -> Format | None:
 
 def _thinking(request: shapes.Prompt) -> Thinking:
     effort = request.output_config.effort if request.output_config else None
-    if effort is not None and effort not in _EFFORTS:
-        raise intake.refuse("output_config.effort", f"Input should be one of {', '.join(_EFFORTS)}, not '{effort}'")
-    known = _EFFORTS.get(effort or "")
+    if effort is not None and effort not in EFFORTS:
+        raise intake.refuse("output_config.effort", f"Input should be one of {', '.join(EFFORTS)}, not '{effort}'")
+    known = EFFORTS.get(effort or "")
     wanted = request.thinking
     if wanted is None or wanted.type == "adaptive":
         return Thinking(effort=known)

@@ -17,6 +17,7 @@ from helexa.base.errors import InvalidRequest
 from helexa.wire import intake
 from helexa.wire import openai_responses as shapes
 from helexa.wire.canon import (
+    EFFORTS,
     Ask,
     Capabilities,
     Format,
@@ -38,7 +39,6 @@ Lookup = Callable[[str], Sequence[bytes] | None]
 """The items of a stored response (its input and its output), or the one item, by id; None if it is not known."""
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
-_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _TEXTS = frozenset(("input_text", "output_text", "text", "summary_text", "reasoning_text"))
 _IMPOSSIBLE = frozenset(("input_file", "input_audio"))
 
@@ -302,9 +302,9 @@ def _thinking(request: shapes.Request) -> Thinking:
         return Thinking()
     if effort == "none":
         return Thinking(on=False)
-    if effort not in _EFFORTS:
-        raise intake.refuse("reasoning.effort", f"must be none, {', '.join(_EFFORTS)}, not '{effort}'")
-    return Thinking(effort=_EFFORTS[effort])
+    if effort not in EFFORTS:
+        raise intake.refuse("reasoning.effort", f"must be none, {', '.join(EFFORTS)}, not '{effort}'")
+    return Thinking(effort=EFFORTS[effort])
 
 
 def _echo(request: shapes.Request, fields: dict[str, msgspec.Raw]) -> shapes.Echo:
