@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,3 +168,14 @@ def test_a_configuration_that_is_wrong_is_told(tmp_path: Path, capsys: pytest.Ca
     path.write_text("prot = 1")
     assert run(main, "discover", "--config", str(path)) == 1
     assert "port" in capsys.readouterr().err
+
+
+def test_a_reader_that_left_ends_a_command_without_a_word(config: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "helexa.cli.neuron", "discover", "--json", "--config", config]
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=50, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")

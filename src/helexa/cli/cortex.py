@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from cyclopts import App
 
 import helexa
-from helexa.cli.say import fail
+from helexa.cli.say import run
 
 app = App(
     name="cortex",
@@ -37,15 +35,8 @@ config.command("helexa.cli.check:check", name="check", help="Read the configurat
 
 
 def main() -> None:
-    """Entry point. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
-    from helexa.base.errors import HelexaError
-
-    try:
-        app(sys.argv[1:])
-    except HelexaError as error:
-        fail(error.message)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Entry point."""
+    run(app)
 
 
 if __name__ == "__main__":

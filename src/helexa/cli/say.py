@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -9,7 +10,30 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 if TYPE_CHECKING:
+    from cyclopts import App
     from rich.table import Table
+
+BROKEN_PIPE = 141
+"""What a shell shows for a program that SIGPIPE ended."""
+
+
+def run(app: App) -> None:
+    """Do what the command line says. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 141 when
+    whoever read the output has left (`| head`)."""
+    from helexa.base.errors import HelexaError
+
+    try:
+        try:
+            app(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
+    except HelexaError as error:
+        fail(error.message)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
+        sys.exit(BROKEN_PIPE)
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
