@@ -3,6 +3,7 @@ has measured the same load once.
 
     make bench-memory                    SmolLM2 and Gemma 3 270M, three contexts, two KV types: 24 loads, five minutes
     make bench-memory ARGS="--quick"     SmolLM2 alone, two contexts
+    make bench-memory ARGS="--models gemma --contexts 2048 8192"    some of them
 
 Every load is a neuron and a worker of its own, with one state folder, so that what the first one measured reaches the
 second one through the file. Seen from outside, after a prompt of several hundred tokens in every slot: what the worker
@@ -20,6 +21,7 @@ import hashlib
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,9 +137,9 @@ def _pages_read_mb(pid: int, path: Path) -> int:
     return total >> 10
 
 
-async def run(quick: bool, contexts: tuple[int, ...]) -> int:
+async def run(names: Sequence[str], contexts: Sequence[int]) -> int:
     BUILD.mkdir(exist_ok=True)
-    models = {"SmolLM2-135M Q4_1": await smollm2()} | ({} if quick else {"Gemma-3-270M Q4_K_M": await gemma()})
+    models = {MODELS[name][0]: await MODELS[name][1]() for name in names}
     print("| model | context × slots | KV | cold, MiB | seen | error | neuron measured | next, MiB | seen | error |")
     print("|---|--:|---|--:|--:|--:|--:|--:|--:|--:|")
     cold, warm = list[Take](), list[Take]()
@@ -165,12 +167,17 @@ def _bar(text: str, takes: list[Take], bar: float) -> int:
     return abs(worst) > bar
 
 
+MODELS = {"smollm2": ("SmolLM2-135M Q4_1", smollm2), "gemma": ("Gemma-3-270M Q4_K_M", gemma)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--contexts", nargs="+", type=int, default=CONTEXTS)
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
     given = parser.parse_args()
-    missed = asyncio.run(run(given.quick, CONTEXTS[:2] if given.quick else CONTEXTS))
+    missed = asyncio.run(run(["smollm2"], CONTEXTS[:2]) if given.quick else run(given.models, given.contexts))
     sys.exit(1 if given.strict and missed else 0)
 
 

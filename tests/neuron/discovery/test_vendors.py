@@ -141,6 +141,40 @@ def test_an_nvml_that_does_not_match_its_driver_is_told(monkeypatch: pytest.Monk
     assert "reboot" in (nvidia.probe().unavailable_reason or "")
 
 
+def test_the_real_library_on_a_host_without_the_driver_is_no_fault() -> None:
+    pytest.importorskip("pynvml")
+    if not Path("/proc/driver/nvidia").exists():
+        assert nvidia.probe().unavailable_reason is None
+
+
+def test_the_real_librarys_mismatch_is_told_with_the_version_that_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = pytest.importorskip("pynvml")
+
+    def mismatch() -> None:
+        raise nvml.NVMLError(nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+
+    monkeypatch.setattr(nvml, "nvmlInit", mismatch)
+    monkeypatch.setattr(nvidia, "_module_text", lambda: "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.1  Tue\n")
+    reason = nvidia.probe().unavailable_reason or ""
+    assert "mismatch (kernel module 570.1): reboot" in reason
+
+
+def test_a_part_of_which_the_real_library_knows_only_the_name_has_unknown_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nvml = pytest.importorskip("pynvml")
+
+    def unsupported(_handle: object) -> None:
+        raise nvml.NVMLError(nvml.NVML_ERROR_NOT_SUPPORTED)
+
+    answers = {"nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetCount": 1, "nvmlDeviceGetName": "NVIDIA GB10"}
+    for name, answer in (answers | {"nvmlDeviceGetHandleByIndex": object()}).items():
+        monkeypatch.setattr(nvml, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetMemoryInfo", unsupported)
+    (gpu,) = nvidia.probe().found  # whatever else is asked raises, as it does before the library is there
+    assert (gpu.name, gpu.total_mb, gpu.used_mb, gpu.utilization_pct) == ("NVIDIA GB10", None, None, None)
+
+
 def write(root: Path, files: dict[str, str]) -> Path:
     for name, content in files.items():
         path = root / name

@@ -65,11 +65,12 @@ def classify(message: str, module: str = "") -> str | None:
     """Why an NVIDIA driver that is there cannot be used; None when there simply is no NVIDIA driver.
 
     `message` is what NVML or nvidia-smi said, `module` the text of /proc/driver/nvidia/version. The mismatch after an
-    update without a reboot is named, with both versions: it once cost half an hour of looking elsewhere.
+    update without a reboot is named, with the versions that are known: it once cost half an hour of looking elsewhere.
     """
     if _MISMATCH.search(message):
         loaded, library = _MODULE.search(module), _LIBRARY.search(message)
-        detail = f" (kernel module {loaded[1]}, library {library[1]})" if loaded and library else ""
+        known = [f"{what} {found[1]}" for what, found in (("kernel module", loaded), ("library", library)) if found]
+        detail = f" ({', '.join(known)})" if known else ""
         return f"NVIDIA driver/library version mismatch{detail}: reboot, or reload the nvidia kernel modules"
     if not module and (not message or _ABSENT.search(message)):
         return None
