@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+HOLD_LIMIT_S = 60.0
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 _LARGE = (".gguf", ".safetensors", ".bin")
 _RANGE = re.compile(r"bytes=(?P<first>\d+)-(?P<last>\d*)$")
@@ -47,13 +48,15 @@ class Seen:
 
 @dataclass(slots=True, kw_only=True)
 class _Fault:
-    """What to do instead of answering: a status, a connection cut after so many bytes of body, or other bytes."""
+    """What to do instead of answering: a status, a connection cut after so many bytes of body, other bytes, or
+    nothing yet."""
 
     path: str
     times: int
     status: int = 0
     cut_after: int | None = None
     flip_byte: int | None = None
+    until: threading.Event | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -165,6 +168,12 @@ class MockHub:
         """Send the right number of bytes with one of them wrong."""
         self._script(_Fault(path=path, times=times, flip_byte=at))
 
+    def hold(self, *, path: str = "/blobs/*", times: int = 1) -> threading.Event:
+        """Answer only once the event that is returned is set, or after HOLD_LIMIT_S."""
+        until = threading.Event()
+        self._script(_Fault(path=path, times=times, until=until))
+        return until
+
     def requests(self, method: str, path: str) -> list[Seen]:
         """What was asked so far, by method and a path pattern."""
         with self._lock:
@@ -238,6 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         if fault is not None and fault.status:
             return self._send(fault.status, b"{}", fault.headers)
+        if fault is not None and fault.until is not None:
+            fault.until.wait(HOLD_LIMIT_S)
         blob = _BLOB.match(path)
         if blob:
             return self._blob(self.hub.blob(blob["digest"]), fault)

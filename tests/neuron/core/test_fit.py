@@ -113,6 +113,7 @@ def test_memory_of_other_processes_cannot_be_evicted() -> None:
         (Wish(context=8192, slots=4), 2_000, "set options.slots = 1"),
         (Wish(context=8192, slots=1), 1_600, 'set options.cache_type_k and cache_type_v = "q8_0"'),
         (Wish(context=32768, slots=1), 2_000, "set context = 8192"),
+        (Wish(context=10_000_000, slots=1), 9_000, "set context = 32768"),
         (Wish(context=8192, slots=1, base=Settings(context=0, slots=0, type_k="q8_0", type_v="q8_0")), 1_300,
          "set context = 4096"),
         (Wish(context=8192, slots=4), 900, "use a smaller quantisation or model, or a device with more than"),

@@ -187,6 +187,7 @@ async def test_without_the_hub_and_a_snapshot_the_cause_is_told(server: MockHub,
     refusal = await refused(client_of(server, tmp_path))
     assert refusal.fields["transient"] is True
     assert "refused" in str(refusal.fields["cause"]).lower()
+    assert server.url in str(refusal.fields["cause"])
 
 
 async def test_a_link_to_a_deleted_blob_does_not_count_as_cached(server: MockHub, tmp_path: Path) -> None:
@@ -210,6 +211,18 @@ async def test_two_at_once_fetch_one_file_once(hub: Hub, server: MockHub) -> Non
     paths = await asyncio.gather(fetched(hub), fetched(hub))
     assert paths[0] == paths[1]
     assert len(server.requests("GET", "/blobs/*")) == 1
+
+
+async def test_a_download_that_stands_still_holds_up_no_other_model(hub: Hub, server: MockHub) -> None:
+    server.add("org/other", {WEIGHTS: b"GGUF" * 1000})
+    go_on = server.hold(path=f"/blobs/{DIGEST}")
+    slow = asyncio.create_task(fetched(hub))
+    async with asyncio.timeout(20):
+        (other,) = await fetched_whole(hub, "org/other")
+    assert other.read_bytes() == b"GGUF" * 1000
+    assert not slow.done()
+    go_on.set()
+    assert (await slow).read_bytes() == BODY
 
 
 async def test_a_download_that_is_given_up_leaves_its_part_for_later(server: MockHub, tmp_path: Path) -> None:

@@ -250,20 +250,20 @@ def _clear(line: DeviceSum) -> str:
 
 def _smaller(case: _Case, settings: Settings) -> str:
     """The smallest single change under which there would be a place: fewer slots, a smaller KV type, less context."""
-    for change, text in _changes(settings):
+    for change, text in _changes(settings, case.shape.trained_context):
         if case.holds(change):
             return text
     least = footprint(case.shape, replace(settings, context=1, slots=1), case.devices[0].kind).needed_mb
     return f"use a smaller quantisation or model, or a device with more than {human_mib(least)}"
 
 
-def _changes(settings: Settings) -> Iterator[tuple[Settings, str]]:
+def _changes(settings: Settings, trained: int) -> Iterator[tuple[Settings, str]]:
     if settings.slots > 1:
         yield replace(settings, slots=1), "set options.slots = 1"
     if settings.type_k == "f16" and settings.type_v == "f16":
         small = replace(settings, type_k=SMALL_KV, type_v=SMALL_KV)
         yield small, f'set options.cache_type_k and cache_type_v = "{SMALL_KV}"'
-    context = settings.context // 2
+    context = min(settings.context // 2, trained)
     while context >= 256:
         yield replace(settings, context=context), f"set context = {context}"
         context //= 2

@@ -481,5 +481,5 @@ def _does_not_fit(selection: Selection, why: DoesNotFit) -> Refused:
 def _line(line: DeviceSum) -> str:
     need = f"{line.needed_mb} MiB = {line.weights_mb} weights + {line.kv_mb} KV + {line.compute_mb} compute"
     need += f" {line.correction_mb:+d} as measured before" if line.correction_mb else ""
-    have = f"total {line.total_mb}, reserved {line.reserved_mb}, foreign {line.foreign_mb}, free {line.free_mb}"
+    have = f"free {line.free_mb} of {line.total_mb} MiB, {line.reserved_mb} reserved, {line.foreign_mb} foreign"
     return f"{line.name or f'device {line.device}'}: needs {need}; {have}"

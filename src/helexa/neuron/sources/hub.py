@@ -104,6 +104,8 @@ class Hub:
 
     def _offline(self, source: SourceId, model_id: str, error: Exception) -> Listing:
         """The snapshot on this disk, when the hub cannot be reached; its refusal of the name or token stands."""
+        from huggingface_hub.errors import OfflineModeIsEnabled
+
         status = _status(error)
         transient = status is None or status >= 500 or status in _BUSY
         found = self._snapshot(source.name) if transient else None
@@ -112,7 +114,13 @@ class Hub:
             if classify(files) != "empty":
                 self._revisions[source.name] = revision
                 return Listing(source=source, files=files)
-        raise fetch_failed(model_id, _said(error), transient=transient) from error
+        where = "" if status or isinstance(error, OfflineModeIsEnabled) else f"{self._address()} cannot be reached: "
+        raise fetch_failed(model_id, where + _said(error), transient=transient) from error
+
+    def _address(self) -> str:
+        from huggingface_hub.constants import ENDPOINT
+
+        return self._endpoint or ENDPOINT
 
     def _snapshot(self, repo: str) -> tuple[str, tuple[RemoteFile, ...]] | None:
         from huggingface_hub.file_download import repo_folder_name
