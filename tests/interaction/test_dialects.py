@@ -53,6 +53,18 @@ def test_the_anthropic_sdk_gets_the_same_message_streamed_and_not(up: Up) -> Non
         assert counted.input_tokens == prompt
 
 
+def test_the_stop_sequence_that_was_met_is_named(up: Up) -> None:
+    body = {"model": MODEL, "max_tokens": 40, "messages": [{"role": "user", "content": "Say hello."}]}
+    with anthropic.Anthropic(base_url=up.url, api_key="anything", max_retries=0) as client:
+        said = client.messages.create(**body, extra_body={"temperature": 0}).content[0].text
+        stop = said.split()[2]
+        met = client.messages.create(**body, stop_sequences=["~~", stop], extra_body={"temperature": 0})
+        assert (met.stop_reason, met.stop_sequence) == ("stop_sequence", stop)
+        assert met.content[0].text == said[: said.index(stop)]
+        with client.messages.stream(**body, stop_sequences=["~~", stop], extra_body={"temperature": 0}) as stream:
+            assert stream.get_final_message().stop_sequence == stop
+
+
 def test_the_openai_sdk_gets_a_response_and_can_go_on_from_it(up: Up) -> None:
     with openai.OpenAI(base_url=f"{up.url}/v1", api_key="anything", max_retries=0) as client:
         first = client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=8, temperature=0)

@@ -126,7 +126,6 @@ def test_every_dialect_has_its_error_event_inside_a_stream() -> None:
     chat = envelopes.chat_event(errors.HelexaError())
     assert chat.startswith(b'data: {"error":{"message":"Something went wrong."')
     assert chat.endswith(b"\n\n")
-    assert envelopes.completions_event(errors.HelexaError()) == chat
     message = envelopes.messages_event(errors.HelexaError(), request_id="r")
     assert message.startswith(b'event: error\ndata: {"type":"error","error":{"type":"api_error"')
     assert envelopes.responses_error(errors.HelexaError()) == {

@@ -220,12 +220,21 @@ def test_any_call_overrides_stop() -> None:
     assert cut.final["delta"]["stop_reason"] == "max_tokens"
 
 
-@pytest.mark.parametrize("where", ["stop_reason", "stopping_word"])
-def test_the_matched_stop_sequence_is_reported(where: str) -> None:
-    last = encode({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", where: "END"}]})
+@pytest.mark.parametrize(
+    ("in_choice", "beside"),
+    [({"stop_reason": "END"}, {}), ({}, {"__verbose": {"stop_type": "word", "stopping_word": "END"}})],
+    ids=["vLLM", "llama.cpp"],
+)
+def test_the_matched_stop_sequence_is_reported(in_choice: dict[str, Any], beside: dict[str, Any]) -> None:
+    last = encode({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", **in_choice}], **beside})
     said = heard(chunk({"content": "a"}), b"data: " + last + b"\n\n", DONE)
     assert said.final["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
-    token = encode({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": 151645}]})
+    token = encode(
+        {
+            "choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": 151645}],
+            "__verbose": {"stopping_word": ""},
+        }
+    )
     said = heard(chunk({"content": "a"}), b"data: " + token + b"\n\n", DONE)
     assert said.final["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
 

@@ -432,7 +432,9 @@ def test_max_tokens_is_asked_for_and_clamped_to_the_window() -> None:
 
 
 def test_stop_sequences_become_stop() -> None:
-    assert chat(stop_sequences=["a", "", "b"])["stop"] == ["a", "b"]
+    asked = chat(stop_sequences=["a", "", "b"])
+    assert (asked["stop"], asked["verbose"]) == (["a", "b"], True)
+    assert "verbose" not in chat()
     assert refused(stop_sequences=["a", " \n"]).param == "stop_sequences.1"
 
 

@@ -87,9 +87,6 @@ def chat_event(error: HelexaError | Fault) -> bytes:
     return sse.encode(_json({"error": _openai_error(fault_of(error))}))
 
 
-completions_event = chat_event
-
-
 def messages_event(error: HelexaError | Fault, *, request_id: str = "") -> bytes:
     """The last frame of a broken Messages stream; no `message_stop` may follow it."""
     return sse.encode(_json(_anthropic_document(fault_of(error), request_id)), b"error")

@@ -335,6 +335,7 @@ class RequestOut(msgspec.Struct, frozen=True, omit_defaults=True):
     top_k: int | None = None
     reasoning_effort: str | None = None
     thinking_budget_tokens: int | None = None
+    verbose: bool | None = None
     chat_template_kwargs: TemplateOptions | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -371,13 +372,12 @@ class Delta(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """`stop_reason` is vLLM's: the stop string, or the id of the stop token; `stopping_word` is llama.cpp's."""
+    """`stop_reason` is vLLM's and our own engines': the stop string, or the id of the stop token."""
 
     delta: Delta | None = None
     message: Delta | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
-    stopping_word: str | None = None
     index: int | None = None
 
 
@@ -404,12 +404,19 @@ class Timings(msgspec.Struct, frozen=True):
     predicted_n: int | None = None
 
 
+class Verbose(msgspec.Struct, frozen=True):
+    """llama.cpp's details, with the chunk that finishes: only there does it name the stop string."""
+
+    stopping_word: str | None = None
+
+
 class Chunk(msgspec.Struct, frozen=True):
     """A streamed chunk or a whole answer; `error` stands in either's place when the engine failed."""
 
     choices: list[Choice] | None = None
     usage: UsageIn | None = None
     timings: Timings | None = None
+    verbose: Verbose | None = msgspec.field(default=None, name="__verbose")
     error: MaybeRaw = UNSET
     object: str | None = None
 

@@ -55,6 +55,20 @@ async def test_an_unknown_model_is_404_and_names_the_nearest(edge: Edge, path: s
     assert WARM in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("unknown", ["/v1/responses/compact", "/v1/messages/batches", "/v1/nothing"])
+async def test_a_path_that_is_not_served_is_404_in_the_dialect_of_its_prefix(edge: Edge, unknown: str) -> None:
+    kind = ("not_found_error", None) if "messages" in unknown else ("invalid_request_error", "not_found")
+    prefix = "/v1/messages" if "messages" in unknown else unknown
+    assert told(prefix, await edge.post(unknown, b"{}")) == (404, *kind)
+
+
+async def test_options_are_answered_and_open_nothing_to_other_origins(edge: Edge, path: str) -> None:
+    answer = await edge.http.options(path, headers={"origin": "http://elsewhere"})
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "POST" in answer.headers["allow"]
+    assert "access-control-allow-origin" not in answer.headers
+
+
 async def test_a_body_that_is_too_large_is_413(edge: Edge, path: str) -> None:
     expected = row(413, "invalid_request_error", "request_too_large", (413, "request_too_large"))
     assert told(path, await edge.post(path, body(path, padding="x" * 1024 * 1024))) == expected[path]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from helexa.gateway.edge.passing import Passing
@@ -66,6 +68,15 @@ def passing(body: bytes, *headers: Header) -> Passing:
     request = Request("POST", CHAT.encode(), list(headers), True)
     request.body = b'{"model":"m","messages":[{"role":"user","content":"x"}]' + body + b"}"
     return Passing(request, CHAT)
+
+
+def test_a_stream_that_begins_before_its_model_is_there_names_the_model() -> None:
+    first = passing(b',"stream":true').opening()
+    chunk = json.loads(first.removeprefix(b"data: "))
+    assert (chunk["model"], chunk["object"]) == ("m", "chat.completion.chunk")
+    assert chunk["id"].startswith("chatcmpl-")
+    assert chunk["created"] > 1_700_000_000
+    assert chunk["choices"] == [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,10 @@ async def test_a_stream_says_what_the_whole_answer_says(served: Served) -> None:
 async def test_a_stop_string_ends_the_answer_before_it(served: Served) -> None:
     full = (await served.ask(max_tokens=12, temperature=0))["choices"][0]["message"]["content"]
     stop = full[len(full) // 2 :][:3]
-    cut = (await served.ask(max_tokens=12, temperature=0, stop=[stop]))["choices"][0]
+    answer = await served.ask(max_tokens=12, temperature=0, stop=[stop], verbose=True)
+    cut = answer["choices"][0]
     assert (cut["message"]["content"], cut["finish_reason"]) == (full[: full.index(stop)], "stop")
+    assert (cut.get("stop_reason") or answer["__verbose"]["stopping_word"]) == stop  # the latter is llama.cpp's way
 
 
 async def test_several_choices_are_each_their_own(served: Served) -> None:

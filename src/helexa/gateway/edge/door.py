@@ -25,6 +25,7 @@ from helexa.wire.translate import count_tokens_request, open_messages, open_resp
 PASSING = frozenset(
     ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/tokenize", "/detokenize")
 )
+ALLOWED = b"GET, HEAD, POST, DELETE, OPTIONS"
 COUNTING = frozenset(("/v1/messages/count_tokens", "/v1/responses/input_tokens"))
 
 
@@ -50,6 +51,9 @@ class Door:
 
     def __call__(self, request: Request, reply: Reply) -> Work | None:
         path = request.path
+        if request.method == "OPTIONS":
+            reply.send(204, [(b"allow", ALLOWED)], b"")
+            return None
         try:
             if path in PASSING:
                 _only(request, "POST")
@@ -130,7 +134,7 @@ class Door:
         if path == "/v1/models" or path.startswith("/v1/models/"):
             _only(request, "GET", "HEAD")
             return self._models(request, unquote(path.removeprefix("/v1/models").strip("/")))
-        if path.startswith("/v1/responses/"):
+        if path.startswith("/v1/responses/") and request.method != "POST":
             _only(request, "GET", "DELETE")
             return self._kept(request, path.removeprefix("/v1/responses/"))
         raise NotFound(path=path)

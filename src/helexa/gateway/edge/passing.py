@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
+import msgspec
+
 from helexa.base.errors import HelexaError
+from helexa.base.ids import fresh
 from helexa.gateway.act.proxy import Headers
 from helexa.gateway.edge.translated import passed, refusal
 from helexa.http1.server import Request
 from helexa.wire import envelopes
 from helexa.wire.checks import CHECKS
 from helexa.wire.peek import prefix_of, rewrite_model
-from helexa.wire.sse import COMMENT, DONE
+from helexa.wire.sse import COMMENT, DONE, encode
 
 SESSION_HEADERS = (
     b"x-session-affinity",
@@ -61,7 +66,9 @@ class Passing:
         """A valid first chunk that says nothing yet: resets the idle timers that comments do not reset."""
         if self.endpoint != "/v1/chat/completions":
             return COMMENT
-        return b'data: {"id":"chatcmpl-pending","object":"chat.completion.chunk","created":0,"model":"","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'  # noqa: E501
+        choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        head = {"id": fresh("chatcmpl-"), "object": "chat.completion.chunk", "created": int(time.time())}
+        return encode(msgspec.json.encode({**head, "model": self.asked, "choices": [choice]}))
 
     def keepalive(self) -> bytes:
         return COMMENT

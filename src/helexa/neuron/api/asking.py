@@ -23,7 +23,7 @@ _STREAMABLE: Final = frozenset(("/v1/chat/completions", "/v1/completions"))
 _ABILITY: Final = {"/v1/embeddings": "embeddings", "/v1/rerank": "rerank"}
 _NOT_SAMPLING: Final = frozenset(
     ("model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity",
-     "prompt_cache_retention", "modalities")
+     "prompt_cache_retention", "modalities", "verbose")
 )  # fmt: skip
 _raw: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any: msgspec.json.Decoder[Any] = msgspec.json.Decoder()

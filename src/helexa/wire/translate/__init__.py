@@ -1,6 +1,6 @@
 """The facade the gateway calls: one exchange per request, from a client's dialect to chat completions and back.
 
-    exchange = open_messages(body, version="2023-06-01", ids=fresh, now=0)
+    exchange = open_messages(body, version="2023-06-01", ids=fresh)
     send(exchange.request)                                  # to the neuron
     client << exchange.opening() << exchange.keepalive("loading") << exchange.feed(chunk) << exchange.end()
 

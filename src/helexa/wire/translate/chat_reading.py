@@ -117,6 +117,8 @@ class ChatReader:
         for choice in chunk.choices or ():
             if not choice.index and not self._over:  # nobody who is translated can ask for a second one
                 self._choice(choice, out)
+        if chunk.verbose is not None and chunk.verbose.stopping_word:
+            self._matched = chunk.verbose.stopping_word
         # The usage follows the finish in a chunk of its own; until it, [DONE] or the end, the answer is not done.
         if self._finish and not chunk.choices and self.usage:
             self._close(out)
@@ -130,8 +132,7 @@ class ChatReader:
                 self._fail(_CUT_OFF, out)
                 return
             self._finish = _FINISHES.get(reason, "stop")
-            matched = choice.stop_reason if isinstance(choice.stop_reason, str) else choice.stopping_word
-            self._matched = matched or None
+            self._matched = choice.stop_reason if isinstance(choice.stop_reason, str) else None
 
     def _delta(self, delta: shapes.Delta, out: list[Event]) -> None:
         if thought := delta.reasoning_content or delta.reasoning:

@@ -37,6 +37,7 @@ def chat_request(ask: Ask) -> shapes.RequestOut:
         response_format=_format(ask),
         max_tokens=sampling.max_tokens,
         stop=list(sampling.stop) or None,
+        verbose=True if sampling.stop else None,  # llama.cpp says which of them it met in its details alone
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,

@@ -160,7 +160,6 @@ def open_messages(
     body: bytes,
     *,
     ids: Ids,
-    now: int = 0,
     version: str | None = None,
     model: str | None = None,
     can: Capabilities = _ANY,
@@ -170,10 +169,8 @@ def open_messages(
     """Read a `/v1/messages` body. Raises InvalidRequest naming the field.
 
     `version` is the `anthropic-version` header; `model` what the alias resolved to (the answer keeps the client's
-    name); `prompt_tokens` goes into `message_start`, estimated from the size when it is not given. `now` is there
-    for symmetry: a message carries no time.
+    name); `prompt_tokens` goes into `message_start`, estimated from the size when it is not given.
     """
-    del now
     read = read_messages(body, can=can, model=model)
     estimate = prompt_tokens if prompt_tokens is not None else max(1, len(body) // _BYTES_PER_TOKEN)
     head = Head(ids("msg_"), read.model, estimate, version or "", can.context_tokens)

@@ -21,13 +21,19 @@ def choice(answer: Answer, script: Script, index: int) -> dict[str, Any]:
     """One choice of an answer that is not streamed."""
     text = "".join(script.tokens)
     if not answer.chat:
-        return {"index": index, "text": text, "finish_reason": script.finish}
+        return {"index": index, "text": text} | ending(script)
     message: dict[str, Any] = {"role": "assistant", "content": text if not script.calls else None}
     if script.thoughts:
         message["reasoning_content"] = "".join(script.thoughts)
     if script.calls:
         message["tool_calls"] = [call_of(call, at, answer.id) for at, call in enumerate(script.calls)]
-    return {"index": index, "message": message, "finish_reason": script.finish}
+    return {"index": index, "message": message} | ending(script)
+
+
+def ending(script: Script) -> dict[str, Any]:
+    """How a choice says that it ended."""
+    stopped = {} if script.stopped is None else {"stop_reason": script.stopped}
+    return {"finish_reason": script.finish} | stopped
 
 
 def call_of(call: ToolCall, at: int, answer_id: str) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class Script:
     prompt: tuple[str, ...]
     tokens: tuple[str, ...]
     finish: str
+    stopped: str | None = None  # the stop string that ended it
     calls: tuple[ToolCall, ...] = ()
     thoughts: tuple[str, ...] = ()
 
@@ -118,12 +119,13 @@ def write(ask: Ask, options: EchoOptions) -> Script:
         calls = tuple(options.tool_calls)
         return Script(prompt=prompt, thoughts=tuple(thoughts), tokens=(), finish="tool_calls", calls=calls)
     said = _reply(ask, options)
-    stopped = min((said.index(stop) for stop in ask.stops if stop and stop in said), default=None)
-    tokens, finish = words(said if stopped is None else said[:stopped]), "stop"
+    stopped = min((stop for stop in ask.stops if stop and stop in said), key=said.index, default=None)
+    tokens, finish = words(said if stopped is None else said[: said.index(stopped)]), "stop"
     if ask.limit is not None and len(thoughts) + len(tokens) > max(0, ask.limit):
         room = max(0, ask.limit)
         thoughts, tokens, finish = thoughts[:room], tokens[: max(0, room - len(thoughts))], "length"
-    return Script(prompt=prompt, thoughts=tuple(thoughts), tokens=tuple(tokens), finish=finish)
+        stopped = None
+    return Script(prompt=prompt, thoughts=tuple(thoughts), tokens=tuple(tokens), finish=finish, stopped=stopped)
 
 
 def render(messages: Sequence[Message], tools: Sequence[Any]) -> str:

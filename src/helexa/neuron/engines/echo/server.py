@@ -138,7 +138,7 @@ class EchoModel:
             await reply.drain()
         for frame in answers.call_frames(answer, plan, index):
             reply.write(frame)
-        reply.write(answer.frame({}, index, plan.finish, timings=bodies.timings(usage)))
+        reply.write(answer.streamed(answer.choice({}, index) | answers.ending(plan), timings=bodies.timings(usage)))
 
     async def _prefill(self, tokens: int) -> None:
         if self._options.prefill_tokens_per_s > 0:

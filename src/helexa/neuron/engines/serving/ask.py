@@ -24,6 +24,7 @@ _HEARD: Final = frozenset((
 _WITHOUT_EFFECT: Final = frozenset((
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
     "cache_prompt", "return_progress", "timings_per_token", "id_slot", "modalities", "parallel_tool_calls", "verbosity",
+    "verbose",
 ))  # fmt: skip
 """Fields that do not change what is said here, or that hold without anything being done."""
 

@@ -72,19 +72,19 @@ class Choice:
 
     def last_frame(self, **more: object) -> bytes:
         """The frame that says why it ended."""
-        return self._answer.frame({}, self._index, self.finish, **more)
+        return self._answer.streamed(self._answer.choice({}, self._index) | self._ending(), **more)
 
     def whole(self) -> dict[str, Any]:
         """The choice of an answer that is not streamed."""
         said = "".join(self._message.content)
         if not self._answer.chat:
-            return self._with_logprobs({"index": self._index, "text": said, "finish_reason": self.finish})
+            return self._closed({"text": said})
         message: dict[str, Any] = {"role": "assistant", "content": said if said or not self._message.calls else None}
         if self._message.thoughts:
             message["reasoning_content"] = "".join(self._message.thoughts)
         if self._message.calls:
             message["tool_calls"] = self._message.calls
-        return self._with_logprobs({"index": self._index, "message": message, "finish_reason": self.finish})
+        return self._closed({"message": message})
 
     def _tell(self, pieces: Sequence[Piece]) -> None:
         for piece in pieces:
@@ -116,8 +116,14 @@ class Choice:
         else:
             self._message.calls[delta["index"]]["function"]["arguments"] += delta["function"]["arguments"]
 
-    def _with_logprobs(self, choice: dict[str, Any]) -> dict[str, Any]:
-        return choice if self._logprobs is None else choice | {"logprobs": {"content": self._logprobs}}
+    def _closed(self, choice: dict[str, Any]) -> dict[str, Any]:
+        closed = {"index": self._index} | choice | self._ending()
+        return closed if self._logprobs is None else closed | {"logprobs": {"content": self._logprobs}}
+
+    def _ending(self) -> dict[str, Any]:
+        """Why it ended, and the stop string if that is why."""
+        stopped = self._reading.stopped
+        return {"finish_reason": self.finish} | ({} if stopped is None else {"stop_reason": stopped})
 
     def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
         raw = self._vocabulary[token] if 0 <= token < len(self._vocabulary) else b""
