@@ -7,19 +7,25 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
+PLACES = {"": HERE, "edge/": HERE.parent / "gateway/edge", "chain/": HERE.parent / "interaction"}
 MANIFEST = tomllib.loads((HERE / "requirements.toml").read_text())["requirement"]
 # These prove other promises than those of the dialects' contract.
-ELSEWHERE = {"test_requirements.py", "test_control.py"}
+ELSEWHERE = {"test_requirements.py", "test_control.py", "test_access.py"}
 
 
 def _tests() -> set[str]:
     found: set[str] = set()
-    for path in sorted(HERE.glob("test_*.py")):
-        if path.name in ELSEWHERE:
-            continue
-        names = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
-        found |= {f"{path.stem[5:]}.{name[5:]}" for name in names if name.startswith("test_")}
+    for place, folder in PLACES.items():
+        for path in folder.glob("test_dialects.py" if place == "chain/" else "test_*.py"):
+            if path.name not in ELSEWHERE:
+                found |= {f"{place}{path.stem[5:]}.{name}" for name in _named(path)}
     return found
+
+
+def _named(path: Path) -> list[str]:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    names = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, kinds)]
+    return [name[5:] for name in names if name.startswith("test_")]
 
 
 def test_every_requirement_names_tests_that_exist() -> None:
