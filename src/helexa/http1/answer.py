@@ -15,7 +15,6 @@ from typing import ClassVar, Protocol, Self
 
 from helexa.base.errors import HelexaError
 from helexa.http1.alarm import NEVER
-from helexa.http1.message import Header
 
 
 class UpstreamError(HelexaError):
@@ -69,7 +68,7 @@ class Taker(Protocol):
 
     status: int  # 0: the head is not here yet
 
-    def open(self, status: int, headers: list[Header], index: dict[bytes, bytes]) -> None: ...
+    def open(self, status: int, headers: dict[bytes, bytes]) -> None: ...
     def deliver(self, data: bytes) -> None: ...
     def end(self, error: Exception | None) -> None: ...
 
@@ -77,7 +76,7 @@ class Taker(Protocol):
 class Whole:
     """An answer of at most `max_bytes`, told of once: `done(whole)`. `error` says why there is none."""
 
-    __slots__ = ("_done", "_index", "_left_bytes", "_link", "_pieces", "error", "status")
+    __slots__ = ("_done", "_headers", "_left_bytes", "_link", "_pieces", "error", "status")
 
     def __init__(self, link: Source, done: Callable[[Whole], None], max_bytes: int) -> None:
         self.status = 0
@@ -93,7 +92,7 @@ class Whole:
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the header `name` (lower-case); of a repeated one, the last."""
-        return self._index.get(name)
+        return self._headers.get(name)
 
     def close(self) -> None:
         """Leave: the connection ends, and nobody is told."""
@@ -103,8 +102,8 @@ class Whole:
 
     # -- for the connection
 
-    def open(self, status: int, headers: list[Header], index: dict[bytes, bytes]) -> None:
-        self.status, self._index = status, index
+    def open(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self.status, self._headers = status, headers
 
     def deliver(self, data: bytes) -> None:
         self._left_bytes -= len(data)
@@ -123,28 +122,9 @@ class Whole:
 class Answer:
     """One answer, being received. Take its body with exactly one of `relay`, `read` and `chunks`; or `close` it."""
 
-    __slots__ = (
-        "_ended",
-        "_error",
-        "_held",
-        "_held_bytes",
-        "_high_bytes",
-        "_idle_timeout_s",
-        "_index",
-        "_link",
-        "_loop",
-        "_name",
-        "_paused",
-        "_sink",
-        "_waiter",
-        "headers",
-        "status",
-    )
-
     def __init__(self, link: Source) -> None:
         self.status = 0  # 0: the head is not here yet
-        self.headers: list[Header] = []
-        self._index: dict[bytes, bytes] = {}
+        self.headers: dict[bytes, bytes] = {}  # names in lower case; of a repeated one, the last
         self._link: Source | None = link
         self._loop, self._name, self._high_bytes = link.loop, link.name, link.high_bytes
         self._paused = False
@@ -158,7 +138,7 @@ class Answer:
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the header `name` (lower-case); of a repeated one, the last."""
-        return self._index.get(name)
+        return self.headers.get(name)
 
     async def relay(self, sink: Callable[[bytes], None], *, idle_timeout_s: float | None = None) -> None:
         """Hand the body to `sink` as it arrives; returns at its clean end.
@@ -247,8 +227,8 @@ class Answer:
         if timeout_s is not None and self._link is not None:
             self._link.deadline = NEVER
 
-    def open(self, status: int, headers: list[Header], index: dict[bytes, bytes]) -> None:
-        self.status, self.headers, self._index = status, headers, index
+    def open(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self.status, self.headers = status, headers
         self._wake()
 
     def deliver(self, data: bytes) -> None:

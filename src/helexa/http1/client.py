@@ -22,42 +22,56 @@ from helexa.http1.answer import (
     Whole,
 )
 from helexa.http1.limits import Limits
-from helexa.http1.message import BODILESS, Header, Headers, request_head
+from helexa.http1.message import BODILESS, Headers, around_length, request_head
 
 __all__ = ["Answer", "ConnectFailed", "Origin", "UpstreamBroken", "UpstreamError", "UpstreamTimeout", "Whole"]
 
 _JOIN_BELOW_BYTES = 64 * 1024  # above this a copy costs more than a second write
+_MAX_DIGITS = 18
 _STALE_WITHIN_S = 1.0  # a connection the server had closed shows it in a round trip, a crash mid-work seldom does
+
+
+class _KnownHead:
+    """The head of an answer that came in one piece with its body.
+
+    The next one on the connection mostly differs from it in the value of Content-Length alone: reading that one costs
+    a comparison, and llhttp, which is between two messages, never sees it.
+    """
+
+    __slots__ = ("_after", "_before", "_index", "_status")
+
+    def __init__(self, around: tuple[bytes, bytes], status: int, index: dict[bytes, bytes]) -> None:
+        self._before, self._after = around
+        self._status = status
+        self._index = index
+
+    @classmethod
+    def of(cls, data: bytes, status: int, index: dict[bytes, bytes]) -> Self | None:
+        """From a whole answer; None where something else than a Content-Length told its end."""
+        around = around_length(data[: data.find(b"\r\n\r\n") + 4])
+        if around is None or status in BODILESS or not data.startswith(b"HTTP/1.1 %d " % status):
+            return None
+        return cls(around, status, index)
+
+    def tell(self, answer: Taker, data: bytes) -> bool:
+        """Tell `answer` of head and body, if `data` is both of them whole under this head; else False."""
+        before, after = self._before, self._after
+        if not data.startswith(before):
+            return False
+        start = len(before)
+        end = data.find(after, start, start + _MAX_DIGITS + len(after))
+        length, body = data[start:end], data[end + len(after) :]
+        if end < 0 or not length.isdigit() or int(length) != len(body):
+            return False
+        answer.open(self._status, {**self._index, b"content-length": length})
+        if body:
+            answer.deliver(body)
+        return True
 
 
 class _Link(asyncio.Protocol):
     """One connection to the origin, with at most one answer awaited on it."""
 
-    __slots__ = (
-        "_answer",
-        "_asked_at",
-        "_bodiless",
-        "_complete",
-        "_excess",
-        "_fields",
-        "_heard_at",
-        "_heard_bytes",
-        "_keep",
-        "_parser",
-        "_pieces",
-        "_transport",
-        "_until_eof",
-        "_wait_s",
-        "deadline",
-        "high_bytes",
-        "loop",
-        "lost",
-        "name",
-        "on_body",
-        "origin",
-        "paused",
-        "reused",
-    )
     _transport: asyncio.Transport
 
     def __init__(self, origin: Origin) -> None:
@@ -69,14 +83,15 @@ class _Link(asyncio.Protocol):
         self.on_body = self._pieces.append  # llhttp fills the list itself: no Python frame per piece
         self._parser = HttpResponseParser(self)
         self._answer: Taker | None = None
-        self._fields: list[Header] = []
+        self._index: dict[bytes, bytes] = {}
+        self._known: _KnownHead | None = None
         self._asked_at = self._heard_at = self._wait_s = 0.0
         self._heard_bytes = 0
         self._bodiless = self._until_eof = self._complete = self._excess = self._keep = False
 
     def ask(self, head: bytes, body: bytes, answer: Taker, *, bodiless: bool = False) -> None:
         """Send a request; `answer` is told of what comes. `bodiless`: whatever its head says, no body follows."""
-        self._fields = []
+        self._index = {}
         self._heard_bytes = 0
         self._bodiless = bodiless
         self._until_eof = self._complete = self._excess = False
@@ -155,6 +170,12 @@ class _Link(asyncio.Protocol):
         if answer is None:
             self.drop()  # nobody asked: whatever this is, it would be read as the next answer
             return
+        known = self._known
+        if known is not None and not self._heard_bytes and not self._bodiless and known.tell(answer, data):
+            self._heard_bytes = len(data)
+            if self._answer is answer:
+                self._finish(answer)
+            return
         if answer.status:  # a head has to come in its time, not piece by piece for ever
             self._heard_at = self.loop.time()
         self._heard_bytes += len(data)
@@ -172,6 +193,8 @@ class _Link(asyncio.Protocol):
             self.fail("its head is too large")
             return
         if self._complete and self._answer is answer:
+            if self._heard_bytes == len(data):
+                self._known = _KnownHead.of(data, answer.status, self._index)
             self._finish(answer)
 
     def _pass_on(self, answer: Taker) -> None:
@@ -218,7 +241,7 @@ class _Link(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         answer = self._answer
         if answer is not None and not answer.status:  # after the head these are trailers, which nobody reads
-            self._fields.append((name.lower(), value.rstrip(b" \t")))
+            self._index[name.lower()] = value.rstrip(b" \t")
 
     def on_headers_complete(self) -> None:
         answer, parser = self._answer, self._parser
@@ -226,9 +249,9 @@ class _Link(asyncio.Protocol):
             return
         status = parser.get_status_code()
         if status < 200:
-            self._fields = []
+            self._index = {}
             return
-        index = dict(self._fields)
+        index = self._index
         framed = b"content-length" in index
         if (coding := index.get(b"transfer-encoding")) is not None:
             if coding.lower() != b"chunked":
@@ -238,7 +261,7 @@ class _Link(asyncio.Protocol):
             self._bodiless = True
         self._until_eof = not framed and not self._bodiless
         self._keep = parser.should_keep_alive() and not self._until_eof
-        answer.open(status, self._fields, index)
+        answer.open(status, index)
         self._complete = self._bodiless
 
     def on_message_complete(self) -> None:

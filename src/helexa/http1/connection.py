@@ -178,30 +178,6 @@ class Reply:
 class Connection(asyncio.Protocol):
     """One client. `phase` says what is being read; `_reply` is the answer in work, of which there is one at most."""
 
-    __slots__ = (
-        "_begun",
-        "_body",
-        "_chunks",
-        "_drained",
-        "_handling",
-        "_heads",
-        "_input",
-        "_last",
-        "_linger_left_bytes",
-        "_loop",
-        "_missing_bytes",
-        "_reading",
-        "_reply",
-        "_request",
-        "_server",
-        "_task",
-        "_transport",
-        "_unsent_bytes",
-        "congested",
-        "deadline",
-        "peer",
-        "phase",
-    )
     _heads: Heads
     _transport: asyncio.Transport
 

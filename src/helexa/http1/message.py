@@ -170,11 +170,15 @@ class Heads:
             if length.isdigit():
                 return last.again(length, _body_length(length, self._limits, last.target))
         request = parse_head(raw, self._limits, self._peer)
-        plain = not request.chunked and not request.expects_continue
-        found = _LENGTH.search(raw) if plain and request.header(b"content-length") is not None else None
-        if found is not None:
-            self._last, self._before, self._after = request, raw[: found.start(1)], raw[found.end(1) :]
+        if not request.chunked and not request.expects_continue and (around := around_length(raw)) is not None:
+            self._last, (self._before, self._after) = request, around
         return request
+
+
+def around_length(head: bytes) -> tuple[bytes, bytes] | None:
+    """What a valid head has before and after the digits of its Content-Length; None where it has none."""
+    found = _LENGTH.search(head)
+    return None if found is None else (head[: found.start(1)], head[found.end(1) :])
 
 
 def check_start(raw: bytes, limits: Limits) -> None:

@@ -99,7 +99,7 @@ class Recorder:
         async with await self._origin.request(method, request.target, _kept(request.headers), request.body) as answer:
             seen.status = answer.status
             length = answer.header(b"content-length")
-            reply.start(answer.status, _kept(answer.headers), length=int(length) if length else None)
+            reply.start(answer.status, _kept(list(answer.headers.items())), length=int(length) if length else None)
             reply.flush()
             reply.on_pressure = answer.pause
             try:

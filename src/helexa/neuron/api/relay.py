@@ -138,7 +138,7 @@ class Sink:
         self._reply.on_pressure = answer.pause
         if self._reply.started:
             return
-        headers = [(name, value) for name, value in answer.headers if name in _KEPT_HEADERS]
+        headers = [(name, value) for name, value in answer.headers.items() if name in _KEPT_HEADERS]
         length = answer.header(b"content-length")
         self._reply.start(answer.status, headers + self._headers, length=int(length) if length else None)
         self._events = (answer.header(b"content-type") or b"").startswith(b"text/event-stream")
