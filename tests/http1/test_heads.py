@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import asyncio
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helexa.http1.alarm import NEVER
+from helexa.http1.client import Origin, _Link
 from helexa.http1.limits import Limits
 from helexa.http1.message import Heads, Refusal, Request, parse_head
 
@@ -61,3 +65,76 @@ def test_a_request_does_not_share_what_is_its_own_with_the_one_before() -> None:
     second = reader.read(head % 7)
     assert (second.body, second.length, second.header(b"content-length")) == (b"", 7, b"7")
     assert (first.length, first.header(b"content-length")) == (5, b"5")
+
+
+def answers_of(frames: list[bytes], lengths: list[tuple[int, bytes, bytes]]) -> list[bytes]:
+    """Answers under a few heads, of right and wrong lengths."""
+    return [
+        b"HTTP/1.1 " + frames[which % len(frames)] % (length or b"%d" % len(body)) + b"\r\n\r\n" + body
+        for which, length, body in lengths
+    ]
+
+
+GOOD = [b"200 OK\r\nx-a: 1\r\ncontent-length: %b", b"503 Busy\r\nContent-Length: %b\r\ncontent-type: b"]
+ODD = [
+    b"200 OK\r\ncontent-length: %b\r\nconnection: close",
+    b"200 OK\r\ncontent-length: %b\r\ntransfer-encoding: chunked",
+    b"200 OK\r\nx-b: %b\r\ntransfer-encoding: chunked",
+    b"204 No Content\r\ncontent-length: %b",
+    b"100 Continue\r\ncontent-length: %b",
+]
+FRAMES = st.sampled_from(GOOD) | st.sampled_from([*GOOD, *ODD])
+LENGTHS = st.tuples(
+    st.integers(0, 1),
+    st.just(b"") | st.sampled_from([b"0", b"2", b"02", b"+2", b"2, 2", b"9" * 20]),
+    st.sampled_from([b"", b"ab", b"abc"]) | st.sampled_from([b"ab", b"2\r\nab\r\n0\r\n\r\n"]),
+)
+ANSWERS = st.builds(answers_of, st.lists(FRAMES, min_size=1, max_size=2), st.lists(LENGTHS, min_size=2, max_size=6))
+
+
+class Wire:
+    """A transport that goes nowhere."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+NAMES_TOLD = (b"content-type", b"x-a", b"x-b", b"content-length")
+
+
+async def told(answers: list[bytes]) -> list[object]:
+    """What the reader of each answer is told, up to the one that ends the connection."""
+    origin = Origin()
+    origin._wake()
+    link = _Link(origin)
+    link.connection_made(Wire())
+    origin.keep(link)
+    heard: list[object] = []
+    for raw in answers:
+        if link.lost:
+            break
+        whole = origin.ask(b"GET", b"/", [], b"", lambda _: None, 1_000_000)
+        assert whole is not None
+        link.data_received(raw)
+        headers = [whole.header(name) for name in NAMES_TOLD if whole.status]
+        heard.append((whole.status, headers, whole.body, type(whole.error), link.lost))
+        if not link.lost and link.silent_since != NEVER:
+            break  # its end is still to come
+    return heard
+
+
+@settings(max_examples=300)
+@given(ANSWERS)
+def test_whatever_came_before_an_answer_is_read_as_by_itself(answers: list[bytes]) -> None:
+    together = asyncio.run(told(answers))
+    for raw, heard in zip(answers, together, strict=False):
+        assert asyncio.run(told([raw])) == [heard]

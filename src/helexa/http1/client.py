@@ -63,7 +63,8 @@ class _KnownHead:
         length, body = data[start:end], data[end + len(after) :]
         if end < 0 or not length.isdigit() or int(length) != len(body):
             return False
-        answer.open(self._status, {**self._index, b"content-length": length})
+        index = self._index
+        answer.open(self._status, index if index[b"content-length"] == length else {**index, b"content-length": length})
         if body:
             answer.deliver(body)
         return True
@@ -170,14 +171,10 @@ class _Link(asyncio.Protocol):
         if answer is None:
             self.drop()  # nobody asked: whatever this is, it would be read as the next answer
             return
-        known = self._known
-        if known is not None and not self._heard_bytes and not self._bodiless and known.tell(answer, data):
-            self._heard_bytes = len(data)
-            if self._answer is answer:
-                self._finish(answer)
-            return
         if answer.status:  # a head has to come in its time, not piece by piece for ever
             self._heard_at = self.loop.time()
+        elif self._known is not None and self._is_known(answer, data):
+            return
         self._heard_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -196,6 +193,15 @@ class _Link(asyncio.Protocol):
             if self._heard_bytes == len(data):
                 self._known = _KnownHead.of(data, answer.status, self._index)
             self._finish(answer)
+
+    def _is_known(self, answer: Taker, data: bytes) -> bool:
+        """Whether `data` was a whole answer with a head like the last one: then it is told."""
+        if self._heard_bytes or self._bodiless or self._known is None or not self._known.tell(answer, data):
+            return False
+        self._heard_bytes = len(data)
+        if self._answer is answer:
+            self._finish(answer)
+        return True
 
     def _pass_on(self, answer: Taker) -> None:
         pieces = self._pieces
