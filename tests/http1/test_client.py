@@ -266,7 +266,7 @@ async def test_pressure_on_the_reply_stops_the_upstream(serve, origin_of):
     async def relay(request, reply) -> None:
         nonlocal relayed
         async with await origin.request(b"GET", b"/") as answer:
-            reply.start(answer.status, answer.headers)
+            reply.start(answer.status, list(answer.headers.items()))
             reply.on_pressure = pressure(answer)
 
             def count(piece: bytes) -> None:

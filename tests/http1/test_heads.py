@@ -122,7 +122,7 @@ async def told(answers: list[bytes]) -> list[object]:
     for raw in answers:
         if link.lost:
             break
-        whole = origin.ask(b"GET", b"/", [], b"", lambda _: None, 1_000_000)
+        whole = origin.ask(b"GET", b"/", [], b"", lambda _: None, 1_000_000, 60.0)
         assert whole is not None
         link.data_received(raw)
         headers = [whole.header(name) for name in NAMES_TOLD if whole.status]

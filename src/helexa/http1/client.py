@@ -90,15 +90,20 @@ class _Link(asyncio.Protocol):
         self._heard_bytes = 0
         self._bodiless = self._until_eof = self._complete = self._excess = self._keep = False
 
-    def ask(self, head: bytes, body: bytes, answer: Taker, *, bodiless: bool = False) -> None:
-        """Send a request; `answer` is told of what comes. `bodiless`: whatever its head says, no body follows."""
+    def ask(self, head: bytes, body: bytes, answer: Taker, *, bodiless: bool = False, timeout_s: float = NEVER) -> None:
+        """Send a request; `answer` is told of what comes. `bodiless`: whatever its head says, no body follows.
+
+        `timeout_s` is as for `watch`.
+        """
         self._index = {}
         self._heard_bytes = 0
         self._bodiless = bodiless
         self._until_eof = self._complete = self._excess = False
         self._answer = answer
-        self._asked_at = self._heard_at = self.loop.time()
-        self.deadline = NEVER
+        self._asked_at = self._heard_at = now = self.loop.time()
+        self._wait_s, self.deadline = timeout_s, now + timeout_s
+        if self.deadline < self.origin.alarm.at:
+            self.origin.alarm.watch(self.deadline)
         if len(body) < _JOIN_BELOW_BYTES:
             self._write(head + body)
         else:
@@ -370,8 +375,7 @@ class Origin:
         head = request_head(method, target, self._authority, headers, len(body))
         link = self._idle.pop()
         whole = Whole(link, done, max_bytes)
-        link.ask(head, body, whole, bodiless=method == b"HEAD")
-        link.watch(timeout_s)
+        link.ask(head, body, whole, bodiless=method == b"HEAD", timeout_s=timeout_s)
         return whole
 
     def give_up_silent(self, for_s: float) -> None:
