@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helexa.http1.alarm import NEVER
@@ -50,6 +50,7 @@ def test_whatever_came_before_a_head_is_read_as_by_itself(heads: list[bytes]) ->
 
 
 @given(st.lists(st.text("0123456789abc, \t-+", max_size=6), min_size=2, max_size=6))
+@example(["0", "00"])
 def test_heads_that_differ_in_their_length_alone_are_told_apart(lengths: list[str]) -> None:
     reader = Heads(LIMITS, "")
     for length in ["5", *lengths]:

@@ -94,7 +94,7 @@ class Request:
         twin.chunked = twin.expects_continue = False
         twin.body = b""
         twin.length = length_bytes
-        if length_bytes == self.length:
+        if self._index[b"content-length"] == length:
             twin.headers, twin._index = self.headers, self._index
         else:
             twin._index = {**self._index, b"content-length": length}
