@@ -3,7 +3,7 @@
     make bench-node              all parts;  --part idle|health|cold|cycles  for one;  --quick  for a short look
 
 * idle: memory and processor time of a neuron without models, daemon and workers together
-* health: how fast `/health` is answered while every slot of a device decodes
+* health: how fast `/health` is answered while every slot of a device decodes on every core
 * cold: a load to its first token through the neuron, beside llama.cpp alone in a fresh process, in turn; ratios
 * cycles: loads and unloads; memory, descriptors and threads of daemon and worker, the first cycles beside the last
 """
@@ -27,6 +27,7 @@ import psutil
 from stream import default_file
 
 from helexa.http1.client import Origin
+from helexa.neuron.discovery import cpu
 from helexa.testing.fleet import Daemon, eventually, free_port
 
 IDLE_RSS_MB, IDLE_CPU_PERCENT = 120.0, 0.5
@@ -136,9 +137,10 @@ def cpu_s(family: list[psutil.Process]) -> float:
 
 
 async def health(folder: Path, quick: bool, path: str) -> list[bool]:
-    """`/health` while every slot decodes. The client has a connection of its own, and so waits for nobody else."""
+    """`/health` while every slot decodes on every core. The client has a connection of its own: it waits for nobody."""
     async with node(folder) as one:
-        await one.post("/models/load", SPEC | {"source": f"file:{path}"})
+        every_core = {"slots": SLOTS, "threads": cpu.processors()}
+        await one.post("/models/load", SPEC | {"source": f"file:{path}", "options": every_core})
         body = CHAT | {"max_tokens": 1500, "ignore_eos": True, "stream": False}
         asks = [asyncio.create_task(one.post("/v1/chat/completions", body)) for _ in range(SLOTS)]
         await eventually(lambda: busy(one), "a device that decodes", limit_s=30.0)

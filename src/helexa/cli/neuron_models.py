@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from helexa.base.units import human_bytes, human_seconds
 from helexa.cli.link import AsJson
@@ -20,7 +21,7 @@ def ls(*, config: ConfigFile = None, json: AsJson = False) -> None:
         as_json(
             [
                 {"model_id": name, "size_bytes": held.size_bytes, "files": held.files, "used_s": held.used_s,
-                 "folder": str(held.folder)}
+                 "folder": str(held.folder), "weights": _weights(held.folder)}
                 for name, held in rows
             ]
         )  # fmt: skip
@@ -29,9 +30,18 @@ def ls(*, config: ConfigFile = None, json: AsJson = False) -> None:
         print("the model cache is empty; neuron pull MODEL fetches one")
         return
     shown = [
-        [name, human_bytes(h.size_bytes), f"{human_seconds(now - h.used_s)} ago", str(h.folder)] for name, h in rows
+        [name, human_bytes(h.size_bytes), _weights(h.folder), f"{human_seconds(now - h.used_s)} ago", str(h.folder)]
+        for name, h in rows
     ]
-    table("", ("MODEL", "SIZE", "LAST READ", "FOLDER"), shown)
+    table("", ("MODEL", "SIZE", "WEIGHTS", "LAST READ", "FOLDER"), shown)
+
+
+def _weights(folder: Path) -> str:
+    """Where a load would find them: `in memory` means nearly all of them are in the page cache."""
+    from helexa.neuron.sources.disk import warmth_of
+
+    files = (path for path in folder.rglob("*") if path.suffix in {".gguf", ".safetensors"})
+    return "in memory" if warmth_of(files) == "memory" else "on disk"
 
 
 def rm(model: str, *, config: ConfigFile = None, json: AsJson = False) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from helexa.base.units import human_bytes
+from helexa.base.units import human_bytes, human_seconds
 from helexa.cli.link import AsJson
 from helexa.cli.localhost import ConfigFile, Option, look, options_of
 from helexa.cli.say import as_json, fail
@@ -103,10 +103,14 @@ def _lines(plan: LoadPlan) -> list[str]:
         f"{plan.model_id} would load with {plan.engine}",
         *files,
         *more,
-        f"  weights  {WARMTH[plan.warmth]}",
+        f"  weights  {WARMTH[plan.warmth]}" + _restored(plan),
         f"  context  {plan.context} tokens for each of {plan.slots} sequences",
         *(f"  device {share.device} {_sum(share)}" for share in plan.shares),
     ]
+
+
+def _restored(plan: LoadPlan) -> str:
+    return "" if plan.restore_s is None else f"; from there the last load took {human_seconds(plan.restore_s)}"
 
 
 def _sum(share: Share) -> str:

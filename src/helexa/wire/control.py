@@ -237,6 +237,8 @@ class PlanView(Lean):
     shares: list[PlanShare] = []
     warmth: str = "cold"
     """Where the weights are: "memory" (page cache), "disk", or "cold" (must be downloaded)."""
+    restore_s: float | None = None
+    """How long the last load like this took from there."""
 
 
 class JobView(Lean):

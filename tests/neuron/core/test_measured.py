@@ -34,6 +34,12 @@ def test_the_largest_of_the_last_three_counts() -> None:
     assert table.needed_mb(OF) == 510
 
 
+def test_the_last_time_counts_by_where_the_weights_were() -> None:
+    table = Measurements().noted(OF, 450, 500, {"disk": 3.0}).noted(OF, 450, 500, {"memory": 0.5})
+    table = table.noted(OF, 450, 500, {"disk": 2.0}).noted(OF, 450, 500)
+    assert (table.load_s(OF, "disk"), table.load_s(OF, "memory"), table.load_s(OF, "cold")) == (2.0, 0.5, None)
+
+
 def test_any_other_circumstance_is_another_measurement() -> None:
     table = Measurements().noted(OF, 450, 500)
     others = [

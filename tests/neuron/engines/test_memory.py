@@ -31,8 +31,9 @@ async def neuron_with(state: Path):
 async def test_what_a_load_took_is_the_next_ones_prediction(smollm2_path: Path, tmp_path: Path) -> None:
     spec = {"model_id": f"file:{smollm2_path}", "context": 512, "options": {"slots": 2}}
     async with neuron_with(tmp_path) as client:
-        (cold,) = (await client.post("/models/preflight", spec)).json["plan"]["shares"]
-        assert cold["correction_mb"] == 0
+        first = (await client.post("/models/preflight", spec)).json["plan"]
+        (cold,) = first["shares"]
+        assert (cold["correction_mb"], first["restore_s"]) == (0, None)
         assert (await client.post("/models/load", spec)).status == 200
         (row,) = (await client.get("/models")).json
         assert row["vram_predicted_mb"] == cold["needed_mb"]
@@ -49,6 +50,8 @@ async def test_what_a_load_took_is_the_next_ones_prediction(smollm2_path: Path, 
 
     async with neuron_with(tmp_path) as client:
         (warm,) = (await client.post("/models/preflight", spec)).json["plan"]["shares"]
+        plan = (await client.post("/models/preflight", spec)).json["plan"]
+        assert plan["restore_s"] == (row["load_s"] if plan["warmth"] == first["warmth"] else None)
         assert warm["needed_mb"] == row["vram_measured_mb"]
         assert warm["correction_mb"] == row["vram_measured_mb"] - cold["needed_mb"]
         (other,) = (await client.post("/models/preflight", spec | {"context": 1024})).json["plan"]["shares"]

@@ -1,4 +1,4 @@
-"""What loads were measured to take, kept so that the same load is predicted right the next time. Pure; MiB.
+"""What loads were measured to take, kept so that the same load is predicted right the next time. Pure; MiB, seconds.
 
 A measurement holds for its circumstances only: the same weights, context, slots and options, in the same version of the
 same engine, on the same kind of device. Of each the last few are kept and the largest counts, so that one that was
@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from helexa.neuron.core.plan import LoadPlan, Share
+from helexa.neuron.core.plan import LoadPlan, Share, Warmth
 
 KEPT: Final = 256
 KEPT_EACH: Final = 3
@@ -34,11 +34,13 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """What was predicted without knowing better, and what the last loads took, oldest first."""
+    """What was predicted without knowing better, and what the last loads took, oldest first. `load_s`: how long the
+    last load took, by where its weights were ("memory", "disk", "cold")."""
 
     of: Circumstances
     predicted_mb: int
     measured_mb: tuple[int, ...]
+    load_s: dict[str, float] = {}
 
     @property
     def needed_mb(self) -> int:
@@ -82,11 +84,23 @@ class Measurements:
         found = self.kept.get(of)
         return found.needed_mb if found else None
 
-    def noted(self, of: Circumstances, predicted_mb: int, measured_mb: int) -> Measurements:
-        """With one more measurement."""
+    def load_s(self, of: Circumstances, warmth: Warmth) -> float | None:
+        """How long the last such load took with its weights in the same place; None when there was none."""
+        found = self.kept.get(of)
+        return found.load_s.get(warmth) if found else None
+
+    def noted(
+        self, of: Circumstances, predicted_mb: int, measured_mb: int, load_s: Mapping[str, float] | None = None
+    ) -> Measurements:
+        """With one more measurement; `load_s` is its time by where the weights were, where that is known."""
         before = self.kept.get(of)
         earlier = before.measured_mb[-(KEPT_EACH - 1) :] if before else ()
-        row = Measurement(of=of, predicted_mb=predicted_mb, measured_mb=(*earlier, max(1, measured_mb)))
+        row = Measurement(
+            of=of,
+            predicted_mb=predicted_mb,
+            measured_mb=(*earlier, max(1, measured_mb)),
+            load_s={**(before.load_s if before else {}), **(load_s or {})},
+        )
         rows = [*(each for key, each in self.kept.items() if key != of), row]
         return Measurements.of(rows)
 

@@ -78,6 +78,8 @@ class LoadPlan:
     """The harness and its version, as measurements are kept by."""
     reason: str = ""
     """Why it is this harness, where the asker left it open and there was a choice."""
+    restore_s: float | None = None
+    """How long the last load like this took, with the weights where they are now; None when it was never measured."""
 
     @property
     def devices(self) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ from helexa.neuron.core.listing import (
     projector,
     side_files,
 )
-from helexa.neuron.core.measured import Circumstances, Measurements, options_text
+from helexa.neuron.core.measured import Circumstances, Measurements, circumstances, options_text
 from helexa.neuron.core.plan import DeviceState, Format, LoadPlan, RemoteFile, Warmth
 from helexa.wire.control import ModelSpec
 
@@ -306,7 +306,7 @@ def _planned(
     fitted = fit(held, wish, here, measured=measured, splits=harness.splits)
     if isinstance(fitted, DoesNotFit):
         return _does_not_fit(selection, fitted)
-    return LoadPlan(
+    plan = LoadPlan(
         model_id=selection.model_id,
         harness=harness.name,
         format=selection.format,
@@ -320,6 +320,13 @@ def _planned(
         engine=harness.engine,
         reason=candidate.reason,
     )
+    return replace(plan, restore_s=_restore_s(plan, here, measurements))
+
+
+def _restore_s(plan: LoadPlan, devices: Sequence[DeviceState], measurements: Measurements) -> float | None:
+    """What was measured is of loads on one device."""
+    kinds = [device.kind for device in devices if device.index in plan.devices]
+    return measurements.load_s(circumstances(plan, kinds[0]), plan.warmth) if len(kinds) == 1 else None
 
 
 def _as_held(shape: ModelShape, harness: HarnessInfo) -> ModelShape:

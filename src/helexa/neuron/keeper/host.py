@@ -31,8 +31,8 @@ class Host:
     """What the keeper has to know of the machine. `engines` maps a harness to its "module:Class"; `sockets` is a
     private folder for the models' sockets; `blocked` says why nothing can be loaded at all (a broken driver). A step
     that takes `step_limit_s` is stuck, and so is a load that does not move for `load_limit_s` and more by its size.
-    `note` keeps what a load was measured to take (circumstances, predicted and measured MiB), `holds_mb` tells what a
-    device's worker holds; these two may block."""
+    `note` keeps what a load was measured to take (circumstances, predicted and measured MiB, seconds by where its
+    weights were), `holds_mb` tells what a device's worker holds; these two may block."""
 
     devices: Mapping[int, DeviceRef]
     found: tuple[DeviceState, ...]
@@ -45,6 +45,6 @@ class Host:
     load_limit_s: float = 300.0
     shelf: Shelf | None = None
     boot_id: str = ""
-    note: Callable[[Circumstances, int, int], None] = lambda of, predicted_mb, measured_mb: None
+    note: Callable[[Circumstances, int, int, Mapping[str, float]], None] = lambda of, predicted, measured, load_s: None
     holds_mb: Callable[[int], int | None] = lambda device: None
     blocked: Callable[[], str | None] = lambda: None

@@ -21,7 +21,7 @@ from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.admission import Gate
 from helexa.neuron.core.ledger import Ledger
 from helexa.neuron.core.measured import circumstances
-from helexa.neuron.core.plan import DeviceState, LoadPlan, Share
+from helexa.neuron.core.plan import DeviceState, LoadPlan, Share, Warmth
 from helexa.neuron.core.residency import Stay
 from helexa.neuron.device.pool import Dead, Lost, News, Poisoned, Pool, Ready
 from helexa.neuron.device.process import JobFailed
@@ -361,7 +361,7 @@ class Keeper:
             if plan.warmth == "disk":  # while its worker is busy with others, and faster than page by page
                 self._crew.start(warm(files), name=f"read ahead {entry.model_id}")
             entry.order = self._order(entry.model_id, plan, files)
-            await self._execute(entry, plan)
+            await self._execute(entry, plan, plan.warmth)
         except Refused as error:
             log.warning("%s refused: reason=%s detail=%s", entry.model_id, error.fields.get("kind"), error.message)
             self._broke(entry, error)
@@ -374,12 +374,13 @@ class Keeper:
             await self._pool.replaced(plan.devices[0])
             _forget_socket(entry)
             entry.order = self._order(entry.model_id, plan, entry.order.files)
-            await self._execute(entry, plan)
+            await self._execute(entry, plan, None)
         except Exception as error:  # noqa: BLE001 - whatever stops a load ends that load only
             self._broke(entry, words.as_ours(error))
 
-    async def _execute(self, entry: _Entry, plan: LoadPlan) -> None:
-        """Have the worker execute the order."""
+    async def _execute(self, entry: _Entry, plan: LoadPlan, warmth: Warmth | None) -> None:
+        """Have the worker execute the order. `warmth`: from where its time is measured, None for a model that is
+        brought back."""
         assert entry.order is not None
         engine = self._host.engines[plan.harness]
         limit_s = life.load_limit_s(plan, self._host.load_limit_s)
@@ -392,7 +393,8 @@ class Keeper:
         self._tell(entry, life.Arrived(facts=facts))
         if took is not None:
             of = circumstances(plan, self._host.devices[took.share.device].kind)
-            await asyncio.to_thread(self._host.note, of, took.share.predicted_mb, took.measured_mb)
+            load_s = {warmth: round(entry.state.load_s, 3)} if warmth and isinstance(entry.state, life.Loaded) else {}
+            await asyncio.to_thread(self._host.note, of, took.share.predicted_mb, took.measured_mb, load_s)
 
     async def _try_out(self, entry: _Entry, order: LoadOrder, device: int, facts: Facts) -> None:
         """The first model on a device in quarantine answers a prompt, or the device is condemned again."""

@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -28,10 +29,12 @@ class Notebook:
         """All that are kept."""
         return self._table
 
-    def note(self, of: Circumstances, predicted_mb: int, measured_mb: int) -> None:
+    def note(
+        self, of: Circumstances, predicted_mb: int, measured_mb: int, load_s: Mapping[str, float] | None = None
+    ) -> None:
         """Keep one more. Blocking: it waits for the disk; one that does not take it is told of in the log."""
         with self._lock:
-            self._table = self._table.noted(of, predicted_mb, measured_mb)
+            self._table = self._table.noted(of, predicted_mb, measured_mb, load_s)
             try:
                 if self._path:
                     _write(self._path, self._table)

@@ -152,6 +152,7 @@ def plan(plan: LoadPlan) -> PlanView:
         context=plan.context,
         slots=plan.slots,
         warmth=plan.warmth,
+        restore_s=plan.restore_s,
         shares=[
             PlanShare(
                 device=share.device,
