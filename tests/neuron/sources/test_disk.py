@@ -16,6 +16,8 @@ from helexa.neuron.sources.disk import Turnstile, cache_root, free_bytes, reside
         ({"HELEXA_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/c", "/a"),
         ({"XDG_CACHE_HOME": "/b"}, "/c", "/c/models"),
         ({"XDG_CACHE_HOME": "/b"}, None, "/b/helexa"),
+        ({"XDG_CACHE_HOME": "/b", "STATE_DIRECTORY": "/s:/t"}, None, "/s/models"),
+        ({"STATE_DIRECTORY": "/s"}, "/c", "/c/models"),
         ({"HELEXA_CACHE": ""}, None, str(Path("~/.cache/helexa").expanduser())),
     ],
 )

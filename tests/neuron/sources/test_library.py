@@ -49,6 +49,19 @@ async def refusal(shelf: Library, spec: ModelSpec) -> Refused:
     return caught.value
 
 
+@pytest.mark.parametrize(
+    ("environ", "root"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/neuron"}, "/var/lib/neuron/models"),
+        ({"STATE_DIRECTORY": "/var/lib/neuron", "HELEXA_CACHE": "/srv"}, "/srv"),
+    ],
+)
+def test_a_service_needs_no_home_for_what_it_fetches(environ: dict[str, str], root: str) -> None:
+    folders = from_config(NeuronConfig(), environ, lambda: HARNESSES).folders()
+    assert Path(root, "hf") in folders
+    assert all(folder.is_relative_to(root) for folder in folders)
+
+
 async def test_the_real_model_is_planned_and_used_where_it_lies(smollm2_path: Path, tmp_path: Path) -> None:
     shelf = library(tmp_path)
     plan = await shelf.plan(ModelSpec(model_id=f"file:{smollm2_path}", context=2048), [CPU])

@@ -15,7 +15,8 @@ from helexa.wire.control import Activation, FailedLoad, ModelSpec
 log = logging.getLogger(__name__)
 
 RETRY_S = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""Only a source that could not be reached is tried again: a link that comes up late must not leave a host empty."""
+"""Only a source that could not be reached is tried again: a link that comes up late must not leave a host empty. After
+the last of these pauses the model counts as failed, so that the host is ready without it, and is still tried on."""
 
 
 class Warmup:
@@ -30,18 +31,25 @@ class Warmup:
         self.view = Activation(state="pre_warming" if specs else "ready", pending=list(self._specs))
 
     async def run(self) -> None:
-        """Return when every default model has loaded or failed."""
-        while self.view.pending:
-            model_id = min(self.view.pending, key=lambda name: self._due[name])
+        """Return when every default model has loaded, or failed for good."""
+        while self._due:
+            if not self.view.pending:
+                self._settled()
+            model_id = min(self._due, key=lambda name: self._due[name])
             await self._clock.sleep(max(0.0, self._due[model_id] - self._clock.now()))
             await self._one(model_id)
+        self._settled()
+
+    def _settled(self) -> None:
         self.view.state = "ready"
         self.over.set()
 
     async def _one(self, model_id: str) -> None:
         view = self.view
-        view.pending.remove(model_id)
+        view.pending = [name for name in view.pending if name != model_id]
+        view.failed = [each for each in view.failed if each.model_id != model_id]
         view.in_progress = model_id
+        del self._due[model_id]
         try:
             await self._keeper.load(self._specs[model_id]).wait()
             view.completed.append(model_id)
@@ -54,9 +62,10 @@ class Warmup:
         kind = error.fields.get("kind", error.code)
         log.error("default model %s: reason=%s detail=%s", model_id, kind, error.message)
         tries = self._tries[model_id]
-        if kind == "repo_fetch_failed" and error.fields.get("transient") is not False and tries < len(RETRY_S):
+        if kind == "repo_fetch_failed" and error.fields.get("transient") is not False:
             self._tries[model_id] = tries + 1
-            self._due[model_id] = self._clock.now() + RETRY_S[tries]
+            self._due[model_id] = self._clock.now() + RETRY_S[min(tries, len(RETRY_S) - 1)]
+        if model_id in self._due and tries < len(RETRY_S):
             self.view.pending.append(model_id)
         else:
             self.view.failed.append(FailedLoad(model_id=model_id, error=error.message))

@@ -24,13 +24,19 @@ _WARM_SHARE = 0.9
 
 
 def cache_root(environ: Mapping[str, str], state_dir: str | None = None) -> Path:
-    """`$HELEXA_CACHE`, else `<state_dir>/models`, else `$XDG_CACHE_HOME/helexa`, else `~/.cache/helexa`."""
+    """`$HELEXA_CACHE`, else `<state_dir>/models`, else as a service `$STATE_DIRECTORY/models`, else
+    `$XDG_CACHE_HOME/helexa`, else `~/.cache/helexa`."""
     if named := environ.get("HELEXA_CACHE"):
         return Path(named).expanduser().absolute()
-    if state_dir:
-        return Path(state_dir).expanduser().absolute() / "models"
+    if folder := state_dir or service_folder(environ):
+        return Path(folder).expanduser().absolute() / "models"
     base = environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser().absolute() / "helexa"
+
+
+def service_folder(environ: Mapping[str, str]) -> str:
+    """What systemd keeps for a service; one may have no home, or one that it cannot write to. Empty: not a service."""
+    return environ.get("STATE_DIRECTORY", "").partition(":")[0]
 
 
 def free_bytes(folder: Path) -> int | None:

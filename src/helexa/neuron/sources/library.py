@@ -24,7 +24,7 @@ from helexa.neuron.core.preflight import (
 )
 from helexa.neuron.harness import Report
 from helexa.neuron.sources.contract import Cache, Held, Source, fetch_failed
-from helexa.neuron.sources.disk import cache_root, free_bytes
+from helexa.neuron.sources.disk import cache_root, free_bytes, service_folder
 from helexa.neuron.sources.heads import shape_of
 from helexa.neuron.sources.hub import Hub
 from helexa.neuron.sources.local import LocalFiles
@@ -179,7 +179,9 @@ def _hub(scheme: str, entry: SourceEntry, environ: Mapping[str, str], root: Path
     if scheme == "hf":
         endpoint = entry.endpoint or environ.get("HF_ENDPOINT")
         own_token = environ.get("HF_TOKEN")
-        return Hub(endpoint=endpoint, token=token or own_token, cache_dir=_folder(entry), locks=root / "locks")
+        homeless = service_folder(environ) and not environ.keys() & {"HF_HOME", "HF_HUB_CACHE"}
+        cache = _folder(entry) or (root / "hf" if homeless else None)
+        return Hub(endpoint=endpoint, token=token or own_token, cache_dir=cache, locks=root / "locks")
     cache = _folder(entry) or root / scheme
     return Hub(endpoint=entry.endpoint, token=token or False, cache_dir=cache, locks=root / "locks")
 

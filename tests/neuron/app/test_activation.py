@@ -1,0 +1,64 @@
+"""Default models whose source cannot be reached are brought up once it can."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from helexa.base.errors import Refused
+from helexa.neuron.app.activation import RETRY_S, Warmup
+from helexa.wire.control import ModelSpec
+from tests.neuron.helpers import PATIENCE_S, HastyClock
+
+
+class Hours(HastyClock):
+    """Time passes by what is slept."""
+
+    def now(self) -> float:
+        return sum(self.slept)
+
+
+class Keeper:
+    """The first `failures` loads are refused for want of a link; notes what activation looked like at each."""
+
+    def __init__(self, failures: int, *, transient: bool = True) -> None:
+        self.failures, self.transient = failures, transient
+        self.looks: list[str] = []
+        self.warmup: Warmup
+
+    def load(self, spec: ModelSpec) -> Keeper:
+        self.looks.append(self.warmup.view.state)
+        return self
+
+    async def wait(self) -> None:
+        if len(self.looks) <= self.failures:
+            raise Refused("no link", kind="repo_fetch_failed", model_id="org/name", transient=self.transient)
+
+
+async def activated(keeper: Keeper) -> tuple[Warmup, Hours]:
+    clock = Hours()
+    keeper.warmup = Warmup(keeper, [ModelSpec(model_id="org/name")], clock=clock)  # pyright: ignore[reportArgumentType]
+    async with asyncio.timeout(PATIENCE_S):
+        await keeper.warmup.run()
+    return keeper.warmup, clock
+
+
+@pytest.mark.parametrize("failures", [0, 3, 100])
+async def test_a_link_that_comes_up_late_leaves_no_host_without_its_models(failures: int) -> None:
+    warmup, clock = await activated(Keeper(failures))
+    assert (warmup.view.state, warmup.view.completed, warmup.view.failed) == ("ready", ["org/name"], [])
+    assert max(clock.slept) <= RETRY_S[-1]
+
+
+async def test_a_host_is_ready_without_a_model_that_was_tried_for_long_enough_and_tries_on() -> None:
+    keeper = Keeper(20)
+    await activated(keeper)
+    tries = len(RETRY_S) + 1
+    assert keeper.looks == ["pre_warming"] * tries + ["ready"] * (21 - tries)
+
+
+async def test_a_model_that_does_not_exist_is_not_tried_again() -> None:
+    keeper = Keeper(1, transient=False)
+    warmup, _ = await activated(keeper)
+    assert (len(keeper.looks), [each.model_id for each in warmup.view.failed]) == (1, ["org/name"])
