@@ -60,11 +60,13 @@ class Warmup:
 
     def _failed(self, model_id: str, error: HelexaError) -> None:
         kind = error.fields.get("kind", error.code)
-        log.error("default model %s: reason=%s detail=%s", model_id, kind, error.message)
-        tries = self._tries[model_id]
+        tries, again = self._tries[model_id], ""
         if kind == "repo_fetch_failed" and error.fields.get("transient") is not False:
+            pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
             self._tries[model_id] = tries + 1
-            self._due[model_id] = self._clock.now() + RETRY_S[min(tries, len(RETRY_S) - 1)]
+            self._due[model_id] = self._clock.now() + pause_s
+            again = f"; tried again in {pause_s:g} s"
+        log.error("default model %s: reason=%s detail=%s%s", model_id, kind, error.message, again)
         if model_id in self._due and tries < len(RETRY_S):
             self.view.pending.append(model_id)
         else:

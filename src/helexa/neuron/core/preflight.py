@@ -471,10 +471,11 @@ def disk_full(model_id: str, needed: int, free: int | None) -> Refused | None:
 
 def _does_not_fit(selection: Selection, why: DoesNotFit) -> Refused:
     lines = "; ".join(_line(each) for each in why.per_device)
+    where = "fit nowhere as long as other models are loaded" if why.evictable else "fit nowhere"
     return refusal(
         "does_not_fit",
         selection.model_id,
-        f"{human_mib(why.needed_mb)} at {why.settings.slots} × {why.settings.context} tokens fit nowhere ({lines}); "
+        f"{human_mib(why.needed_mb)} at {why.settings.slots} × {why.settings.context} tokens {where} ({lines}); "
         + why.suggestion,
         needed_mb=why.needed_mb,
         per_device=[asdict(each) for each in why.per_device],
