@@ -79,14 +79,19 @@ def test_fields_that_the_engine_does_not_see_to_are_named_and_who_asks_is_not_on
         {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [TOOLS[1]]}},
     ],
 )
-def test_a_call_that_must_come_is_asked_for_by_a_schema(choice: Any) -> None:
+def test_a_call_that_must_come_is_asked_for_by_a_grammar(choice: Any) -> None:
     question = ask(tools=TOOLS, tool_choice=choice)
     assert question.calls
     body = sent(question)
     assert body["tool_choice"] == "none"
     names = [tool["function"]["name"] for tool in body["tools"]]
     assert names == (["a", "b", "c"] if choice == "required" else ["b"])
-    assert len(body["response_format"]["json_schema"]["schema"]["$defs"]) == len(names)
+    assert body["grammar"].count("arguments") == len(names)
+
+
+def test_what_the_grammar_of_a_call_does_not_hold_is_named() -> None:
+    tool = {"type": "function", "function": {"name": "a", "parameters": {"properties": {"x": {"pattern": "y"}}}}}
+    assert ask(tools=[tool], tool_choice="required").ignored == ("schema.pattern",)
 
 
 def test_allowed_tools_are_the_only_ones_that_the_model_sees() -> None:

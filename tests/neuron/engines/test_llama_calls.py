@@ -8,10 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from helexa.neuron.core.chat.choice import Function, call_grammar
+from tests.neuron.core.chat.ebnf import Grammar
 from tests.neuron.engines.conftest import Chat
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
+OPTIONS: dict[str, object] = {"slots": 8}
+LIMIT = 100
 WEATHER = {
     "type": "object",
     "properties": {
@@ -54,7 +58,7 @@ def calls_in(choice: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def called(chat: Chat, seed: int, **fields: Any) -> list[tuple[str, dict[str, Any]]]:
-    got = await chat.ask(QUESTION, tools=TOOLS, seed=seed, temperature=1, max_tokens=200, **fields)
+    got = await chat.ask(QUESTION, tools=TOOLS, seed=seed, temperature=1, max_tokens=LIMIT, **fields)
     assert got.status == 200, got.body
     return calls_in(got.json["choices"][0])
 
@@ -81,6 +85,10 @@ async def test_parallel_calls_are_one_or_more(chat: Chat) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_a_call_comes_with_two_hundred_seeds_whichever_way_it_is_asked_for(chat: Chat) -> None:
+    """By construction: what the model can say at all is shorter than the limit."""
+    functions = [Function("weather", WEATHER), Function("mail", MAIL)]
+    for parallel in (False, True):
+        assert Grammar(call_grammar(functions, parallel=parallel, tokens=LIMIT)[0]).longest() < LIMIT
     chat.patience_s = 800.0
     for ways in ({}, {"named": True}, {"parallel_tool_calls": True}):
         for first in range(0, 200, 20):
@@ -90,7 +98,7 @@ async def test_a_call_comes_with_two_hundred_seeds_whichever_way_it_is_asked_for
 async def test_a_streamed_call_is_the_same_call_in_fragments_with_a_stable_index(chat: Chat) -> None:
     whole = await called(chat, 7, tool_choice="required")
     got = await chat.ask(
-        QUESTION, tools=TOOLS, seed=7, temperature=1, max_tokens=200, tool_choice="required", stream=True
+        QUESTION, tools=TOOLS, seed=7, temperature=1, max_tokens=LIMIT, tool_choice="required", stream=True
     )
     deltas = [call for event in got.events[:-1] for call in event["choices"][0]["delta"].get("tool_calls", ())]
     assert {delta["index"] for delta in deltas} == {0}

@@ -7,7 +7,7 @@ would leave out is named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,11 +49,11 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     ignored = [name for name in fields if not _known(name, facts)]
     edits = _respelled(fields, facts)
     calls = False
-    if isinstance(asked, shapes.Request) and asked.tools:
-        calls = facts.calls_by_schema and _must_call(asked)
-        edits |= _tools(asked, facts, calls=calls)
-        if not calls and not facts.tool_call and facts.calls_by_schema and asked.tool_choice != "none":
-            ignored.append("tools")
+    if isinstance(asked, shapes.Request) and asked.tools and facts.calls_by_schema:
+        calls = _must_call(asked)
+        changed, unheard = _call(asked, facts) if calls else _choice(asked, facts)
+        edits |= changed
+        ignored += unheard
     if edits:
         body = msgspec.json.encode({name: raw for name, raw in fields.items() if name not in facts.spellings} | edits)
     if not facts.hears_on_write or path not in _STREAMABLE or _only_whole(asked):
@@ -106,23 +106,34 @@ def _must_call(asked: shapes.Request) -> bool:
             return False
 
 
-def _tools(asked: shapes.Request, facts: Facts, *, calls: bool) -> dict[str, msgspec.Raw]:
-    """The fields that have to change: the tools that were chosen from, and how a call is made to come."""
-    if not facts.calls_by_schema or not (calls or isinstance(asked.tool_choice, shapes.ChoiceIn)):
-        return {}
+def _choice(asked: shapes.Request, facts: Facts) -> tuple[dict[str, msgspec.Raw], list[str]]:
+    """The fields that have to change for calls that may come, and those that the model is not told of."""
+    ignored = [] if facts.tool_call or asked.tool_choice == "none" else ["tools"]
+    if not isinstance(asked.tool_choice, shapes.ChoiceIn):
+        return {}, ignored
+    return _fields({"tools": _shown(asked), "tool_choice": "auto"}), ignored
+
+
+def _call(asked: shapes.Request, facts: Facts) -> tuple[dict[str, msgspec.Raw], list[str]]:
+    """The fields that make a call come, and the keywords of its schemas that are not held."""
+    tokens = choice.room(asked.max_completion_tokens or asked.max_tokens, facts.context_length)
+    functions = [_function(at, tool.function) for at, tool in _offered(asked) if tool.function]
+    grammar, lost = choice.call_grammar(functions, parallel=bool(asked.parallel_tool_calls), tokens=tokens)
+    form = {"response_format": {"type": "text"}, "json_schema": None, "grammar": grammar}
+    return _fields({"tools": _shown(asked), "tool_choice": "none", **form}), [f"schema.{name}" for name in lost]
+
+
+def _fields(values: dict[str, object]) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in values.items()}
+
+
+def _shown(asked: shapes.Request) -> list[dict[str, object]]:
+    return [_tool(tool.function) for _, tool in _offered(asked) if tool.function]
+
+
+def _offered(asked: shapes.Request) -> list[tuple[int, shapes.ToolIn]]:
     allowed = _allowed(asked)
-    offered = [tool.function for tool in asked.tools or () if tool.function and tool.function.name in allowed]
-    shown = msgspec.Raw(msgspec.json.encode([_tool(function) for function in offered]))
-    if not calls:
-        return {"tools": shown, "tool_choice": msgspec.Raw(b'"auto"')}
-    functions, parallel = _functions(offered), bool(asked.parallel_tool_calls)
-    schema = choice.schema_of(functions, parallel=parallel, tokens=_room(asked, facts))
-    wanted = {"type": "json_schema", "json_schema": {"name": "calls", "strict": True, "schema": schema}}
-    return {
-        "tools": shown,
-        "tool_choice": msgspec.Raw(b'"none"'),
-        "response_format": msgspec.Raw(msgspec.json.encode(wanted)),
-    }
+    return [(at, tool) for at, tool in enumerate(asked.tools or ()) if tool.function and tool.function.name in allowed]
 
 
 def _allowed(asked: shapes.Request) -> Sequence[str]:
@@ -142,14 +153,6 @@ def _tool(function: shapes.FunctionTool) -> dict[str, object]:
     return {"type": "function", "function": told}
 
 
-def _functions(functions: Iterable[shapes.FunctionTool]) -> list[choice.Function]:
-    return [
-        choice.Function(each.name, _any.decode(each.parameters if intake.given(each.parameters) else _NO_SCHEMA) or {})
-        for each in functions
-    ]
-
-
-def _room(asked: shapes.Request, facts: Facts) -> int:
-    """Tokens that the calls may take: what was asked for, at most half of the window."""
-    half = facts.context_length // 2
-    return min(asked.max_completion_tokens or asked.max_tokens or half, half)
+def _function(at: int, function: shapes.FunctionTool) -> choice.Function:
+    parameters = _any.decode(function.parameters) if intake.given(function.parameters) else None
+    return choice.Function(function.name, parameters, f"tools.{at}.function.parameters")

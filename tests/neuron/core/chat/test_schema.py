@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from helexa.base.errors import InvalidRequest
 from helexa.neuron.core.chat.grammar import grammar
-from helexa.neuron.core.chat.schema import MAX_DEPTH, call_schema, constrained
+from helexa.neuron.core.chat.schema import MAX_DEPTH, constrained
+from tests.neuron.core.chat.ebnf import Grammar
 
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}, "v": {"type": "integer"}}}
 
@@ -63,6 +65,7 @@ def doubling(levels: int) -> dict[str, Any]:
         ({"enum": []}, "at.enum"),
         ({"minItems": -1}, "at.minItems"),
         ({"minItems": 3, "maxItems": 2}, "at.minItems"),
+        ({"type": "integer", "minimum": 3, "maximum": 2}, "at.minimum"),
         ({"minLength": 100_000}, "at.minLength"),
         ({"$ref": "#/nowhere"}, "at.$ref"),
         ({"$ref": "http://elsewhere"}, "at.$ref"),
@@ -79,11 +82,20 @@ def test_nonsense_is_refused_at_its_place(schema: object, param: str) -> None:
     assert wrong.value.param == param
 
 
-def test_a_call_is_one_of_the_tools_with_its_own_arguments() -> None:
-    schema, dropped = call_schema([("a", {"type": "object"}), ("b", None), ("c", {"pattern": "x"})], "tools")
-    assert [each["properties"]["name"] for each in schema["anyOf"]] == [{"const": name} for name in "abc"]
-    assert all(each["properties"]["arguments"]["type"] == "object" for each in schema["anyOf"])
-    assert dropped == ["pattern"]
+INTEGERS = st.integers(-5000, 5000)
+
+
+@given(INTEGERS, INTEGERS, st.integers())
+def test_a_whole_number_is_between_its_bounds(one: int, other: int, seed: int) -> None:
+    low, high = min(one, other), max(one, other)
+    said = Grammar(grammar(kept({"type": "integer", "minimum": low, "exclusiveMaximum": high + 1})[0]))
+    assert low <= int(said.sentence(random.Random(seed))) <= high
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 9), (1, 7), (8, 121), (-12, 3), (-30, -9), (99, 100), (0, 0)])
+def test_every_whole_number_between_the_bounds_can_be_said(low: int, high: int) -> None:
+    said, chance = Grammar(grammar({"type": "integer", "minimum": low, "maximum": high})), random.Random(1)
+    assert {int(said.sentence(chance)) for _ in range(4000)} == {*range(low, high + 1)}
 
 
 LEAVES = st.sampled_from(["string", "integer", "number", "boolean", "null"]).map(lambda kind: {"type": kind})

@@ -1,8 +1,12 @@
-"""A call that has to come: the JSON schema to which an answer is held so that it is nothing but calls. Pure.
+"""A call that has to come: the grammar to which an answer is held so that it is nothing but calls. Pure.
 
-An engine that only begins to constrain where a model begins a call lets it talk for ever instead. Held to this schema
+An engine that only begins to constrain where a model begins a call lets it talk for ever instead. Held to this grammar
 from its first token, any model calls, whether its template knows tools or not; `tools.splitter("json", ...)` reads what
-it says. Texts and lists that a tool leaves open are bounded, or a small model never comes to their end.
+it says.
+
+And the call comes to its end within the tokens that there are, whatever the model says: a token is at least one byte,
+so the longest call that the grammar lets through is counted in bytes, and what a tool leaves open is bounded by what
+is left of them.
 """
 
 from __future__ import annotations
@@ -11,96 +15,179 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from helexa.neuron.core.chat import grammar
+from helexa.neuron.core.chat.schema import Schema, constrained
+
 MOST_CALLS: Final = 8
 MOST_ITEMS: Final = 16
-_TOKENS_PER_CALL: Final = 128
-_TOKENS_PER_ITEM: Final = 64
-_SHORTEST, _LONGEST = 16, 2000
-_CLOSED_TEXT: Final = ("enum", "const", "pattern", "format", "maxLength")
-
-Schema = dict[str, Any]
+LEAST_TEXT, MOST_TEXT = 16, 8000
+"""Bytes of a text that its tool leaves open."""
+_GOOD_TEXT: Final = 32
+"""Lists are shortened until each text has as much as this."""
+_TOKENS_PER_CALL: Final = 256
+_SPARE: Final = 2
+"""The token that ends the answer, and one more."""
+_SCALARS: Final = ("string", "number", "boolean", "null")
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A tool that may be called; `parameters` is its JSON schema."""
+    """A tool that may be called; `parameters` is its JSON schema, found in the request `at`."""
 
     name: str
-    parameters: Mapping[str, Any]
+    parameters: object
+    at: str = "tools"
 
 
-def schema_of(functions: Sequence[Function], *, parallel: bool, tokens: int) -> Schema:
-    """What an answer must be: one call of one of `functions`, or a list of calls. `tokens` is what there is to say them
-    in, shared among the texts that are open."""
-    most = _clamp(1, tokens // _TOKENS_PER_CALL, MOST_CALLS) if parallel else 1
-    items = _clamp(1, tokens // most // _TOKENS_PER_ITEM, MOST_ITEMS)
-    texts = max(1, *(_texts(function.parameters, items) for function in functions))
-    longest = _clamp(_SHORTEST, tokens // most // texts, _LONGEST)  # a token a character: four times what English takes
-    names = [f"tool{at}" for at in range(len(functions))]
-    calls = [_call(function.name, name) for function, name in zip(functions, names, strict=True)]
+def room(limit: int | None, window: int) -> int:
+    """Tokens that calls may take: what was asked for, at most half of the window."""
+    return min(limit or window // 2, window // 2)
+
+
+def call_grammar(functions: Sequence[Function], *, parallel: bool, tokens: int) -> tuple[str, list[str]]:
+    """The grammar of one call of one of `functions`, or of a list of calls, that ends within `tokens`; and the schemas'
+    keywords that it does not hold. Raises InvalidRequest for a schema that makes no sense."""
+    schema, dropped = call_schema(functions, parallel=parallel, tokens=tokens)
+    return grammar.grammar(schema), dropped
+
+
+def call_schema(functions: Sequence[Function], *, parallel: bool, tokens: int) -> tuple[Schema, list[str]]:
+    """What `call_grammar` is written of."""
+    most = max(1, min(tokens // _TOKENS_PER_CALL, MOST_CALLS)) if parallel else 1
+    calls: list[Schema] = []
+    dropped: set[str] = set()
+    for function in functions:
+        arguments, lost = constrained(function.parameters or {"type": "object"}, function.at)
+        dropped |= {*lost}
+        calls.append(_fitted(_call(function.name, arguments), (tokens - _SPARE) // most - _SPARE))
     one: Schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
     answer: Schema = {"type": "array", "items": one, "minItems": 1, "maxItems": most} if parallel else one
-    definitions = {
-        name: _closed(_moved(dict(function.parameters), f"#/$defs/{name}"), longest, items)
-        for function, name in zip(functions, names, strict=True)
-    }
-    return {**answer, "$defs": definitions}
+    return answer, sorted(dropped)
 
 
-def _call(name: str, definition: str) -> Schema:
-    return {
-        "type": "object",
-        "properties": {"name": {"const": name}, "arguments": {"$ref": f"#/$defs/{definition}"}},
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-    }
+def _call(name: str, arguments: Schema) -> Schema:
+    """Arguments are an object, whatever their schema leaves open."""
+    if "anyOf" not in arguments:
+        arguments = arguments | {"type": "object"}
+    fields: Schema = {"name": {"const": name}, "arguments": arguments}
+    return {"type": "object", "properties": fields, "required": [*fields]}
 
 
-def _moved(node: Any, root: str) -> Any:
-    """`node` with its references where they point after it has moved from the root to `root`."""
-    if isinstance(node, list):
-        return [_moved(each, root) for each in cast(list[Any], node)]
+def _fitted(call: Schema, tokens: int) -> Schema:
+    """`call` with an end to every text and list, so that none is longer than `tokens` bytes: shorter lists where the
+    texts in them would be too short."""
+    items, text = MOST_ITEMS, _text_bytes(call, MOST_ITEMS, tokens)
+    while text < _GOOD_TEXT and items > 1:
+        items //= 2
+        text = _text_bytes(call, items, tokens)
+    return _ended(call, items, max(LEAST_TEXT, min(text, MOST_TEXT)))
+
+
+def _text_bytes(call: Schema, items: int, tokens: int) -> int:
+    most = _longest(_ended(call, items, 0))
+    return (tokens - most.fixed) // max(1, most.texts)
+
+
+def _ended(node: Any, items: int, text: int) -> Any:
+    """`node` with at most `items` in a list and `text` bytes in a text."""
     if not isinstance(node, dict):
-        return node
-    moved = {name: _moved(value, root) for name, value in cast(Schema, node).items()}
-    ref = moved.get("$ref")
-    if isinstance(ref, str) and ref.startswith("#"):
-        moved["$ref"] = root + ref[1:]
-    return moved
-
-
-def _closed(node: Any, longest: int, items: int) -> Any:
-    """`node` with an end to every text and list."""
-    if isinstance(node, list):
-        return [_closed(each, longest, items) for each in cast(list[Any], node)]
-    if not isinstance(node, dict):
-        return node
-    closed = {name: _closed(value, longest, items) for name, value in cast(Schema, node).items()}
-    if _open_text(closed):
-        closed["maxLength"] = longest
-    if closed.get("type") == "array":
-        closed.setdefault("maxItems", max(items, _whole(closed.get("minItems"))))
-    return closed
-
-
-def _texts(node: Any, items: int) -> int:
-    """How many open texts a value of the schema may hold; an open list has `items`."""
-    if isinstance(node, list):
-        return sum(_texts(each, items) for each in cast(list[Any], node))
-    if not isinstance(node, dict):
-        return 0
+        return _anything(items, text)
     schema = cast(Schema, node)
-    inside = sum(_texts(value, items) for value in schema.values()) + _open_text(schema)
-    return inside * (_whole(schema.get("maxItems")) or items) if schema.get("type") == "array" else inside
+    if "const" in schema or "enum" in schema:
+        return schema
+    if "anyOf" in schema:
+        return {"anyOf": [_ended(each, items, text) for each in schema["anyOf"]]}
+    kinds = grammar.types_of(schema)
+    if "value" in kinds:
+        return _anything(items, text)
+    ended = schema | {"type": kinds}
+    if "string" in kinds:
+        ended["maxBytes"] = text
+    if "array" in kinds:
+        ended |= _ended_list(schema, items, text)
+    if "object" in kinds:
+        ended |= _ended_object(schema, items, text)
+    return ended
 
 
-def _open_text(schema: Mapping[str, Any]) -> bool:
-    return schema.get("type") == "string" and not any(name in schema for name in _CLOSED_TEXT)
+def _ended_list(schema: Schema, items: int, text: int) -> Schema:
+    """A bound of the tool's own holds as long as there is room for it."""
+    given: int = schema.get("maxItems", items)
+    most = max(schema.get("minItems", 0), given if items == MOST_ITEMS else min(given, items))
+    return {"maxItems": most, "items": _ended(schema.get("items", True), items, text) if most else True}
 
 
-def _clamp(least: int, value: int, most: int) -> int:
-    return min(most, max(least, value))
+def _ended_object(schema: Schema, items: int, text: int) -> Schema:
+    if properties := schema.get("properties"):
+        return {"properties": {name: _ended(each, items, text) for name, each in properties.items()}}
+    values = schema.get("additionalProperties", True)
+    if values is False:
+        return {}
+    inside = _scalar(text) if values is True else _ended(values, items, text)
+    names = {"type": "string", "maxBytes": text}
+    return {"additionalProperties": inside, "propertyNames": names, "maxProperties": items}
 
 
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _scalar(text: int) -> Schema:
+    return {"type": [*_SCALARS], "maxBytes": text}
+
+
+def _anything(items: int, text: int) -> Schema:
+    """Where a schema says nothing: a value, a list of values, an object of them."""
+    listed: Schema = {"type": "array", "items": _scalar(text), "maxItems": items}
+    return {"anyOf": [_scalar(text), listed, {"type": "object"} | _ended_object({}, items, text)]}
+
+
+# ── How long ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _Most:
+    """The most bytes of a value: `fixed`, and what the bound of a text is, `texts` times."""
+
+    fixed: int = 0
+    texts: int = 0
+
+    def __add__(self, other: _Most) -> _Most:
+        return _Most(self.fixed + other.fixed, self.texts + other.texts)
+
+    def __mul__(self, times: int) -> _Most:
+        return _Most(self.fixed * times, self.texts * times)
+
+    def __or__(self, other: _Most) -> _Most:
+        return _Most(max(self.fixed, other.fixed), max(self.texts, other.texts))
+
+
+def _longest(schema: Schema) -> _Most:
+    """Of a schema that is `_ended`, as grammar.py writes it."""
+    most = _Most()
+    if "const" in schema or "enum" in schema:
+        for value in [schema["const"]] if "const" in schema else schema["enum"]:
+            most |= _Most(grammar.size_of(value))
+    elif "anyOf" in schema:
+        for each in schema["anyOf"]:
+            most |= _longest(each)
+    else:
+        for kind in grammar.types_of(schema):
+            most |= _longest_of(kind, schema)
+    return most
+
+
+def _longest_of(kind: str, schema: Mapping[str, Any]) -> _Most:
+    between = _Most(len(", "))
+    match kind:
+        case "string":
+            return _Most(len('""') + grammar.LONGEST_CHAR * schema.get("minLength", 0), 1)
+        case "array":
+            most: int = schema["maxItems"]
+            return _Most(len("[]")) + ((_longest(schema["items"]) + between) * most if most else _Most())
+        case "object" if properties := schema.get("properties"):
+            pairs = _Most(len("{}"))
+            for name, each in cast(dict[str, Schema], properties).items():
+                pairs += _Most(grammar.size_of(name) + len(": ")) + _longest(each) + between
+            return pairs
+        case "object" if "maxProperties" in schema:
+            pair = _longest(schema["propertyNames"]) + _Most(len(": ")) + _longest(schema["additionalProperties"])
+            return _Most(len("{}")) + (pair + between) * schema["maxProperties"]
+        case _:
+            return _Most(grammar.LONGEST_NUMBER)

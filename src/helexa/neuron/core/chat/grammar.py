@@ -1,8 +1,8 @@
-"""A grammar for JSON that obeys a schema, in the EBNF that xgrammar reads.
+"""A grammar for JSON that obeys a schema, in the EBNF that xgrammar and llama.cpp both read.
 
-Written here and not left to the engine's own converter for two reasons. That one lets white space run between any two
-signs, and a small model runs with it until its tokens are spent. And a grammar that it does not understand stops the
-whole batch; every line below is known to be understood.
+Written here and not left to the engines' own converters. Those let white space run between any two signs, and a small
+model runs with it until its tokens are spent. xgrammar's stops a whole batch for what it does not understand; every
+line below is known to be understood. And none of them can bound a text by its bytes (`maxBytes`, a keyword of our own).
 
 JSON comes out on one line, as `json.dumps` writes it, with the properties in the schema's order. Properties that the
 schema does not name are not made: what comes out is always valid, but not all that is valid can come out.
@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
+from helexa.neuron.core.chat import numbers
 from helexa.neuron.core.chat.schema import Schema
 
 _BASE: Final = r"""
@@ -25,6 +26,16 @@ char ::= [^"\\\x00-\x1f] | "\\" ["\\/bfnrt] | "\\u" [0-9a-fA-F]{4}
 integer ::= "-"? ("0" | [1-9] [0-9]{0,15})
 number ::= integer ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,3})?
 """
+_BYTES: Final = (
+    r"byte1 ::= [\x20-!#-\[\]-\x7f]",
+    r'byte2 ::= [\u0080-\u07ff] | "\\" ["\\/bfnrt]',
+    r"byte3 ::= [\u0800-\uffff]",
+    r"byte4 ::= [\U00010000-\U0010ffff]",
+    "byte ::= byte1 | byte2 | byte3 | byte4",
+)
+"""A sign of a text by how many bytes it takes. What `\\u` could say besides is control characters."""
+LONGEST_CHAR: Final = 4
+LONGEST_NUMBER: Final = 38
 _TYPES: Final = {"integer": "integer", "number": "number", "null": '"null"', "boolean": '("true" | "false")'}
 
 
@@ -40,6 +51,8 @@ class _Writer:
 
     def __init__(self) -> None:
         self.rules: list[str] = []
+        self._texts = -1
+        """The longest bounded text that there is a rule for, in bytes."""
 
     def rule(self, schema: Any) -> str:
         """A part of the schema, as the name of a rule of its own where it is not a word."""
@@ -61,9 +74,7 @@ class _Writer:
             return " | ".join(_literal(each) for each in schema["enum"])
         if "anyOf" in schema:
             return " | ".join(self.rule(each) for each in schema["anyOf"])
-        kind: Any = schema.get("type") or _implied(schema)
-        kinds = cast(list[str], kind) if isinstance(kind, list) else [str(kind)]
-        return " | ".join(self._typed(each, schema) for each in kinds)
+        return " | ".join(self._typed(each, schema) for each in types_of(schema))
 
     def _typed(self, kind: str, schema: Mapping[str, Any]) -> str:
         match kind:
@@ -73,12 +84,34 @@ class _Writer:
                 return self._array(schema)
             case "string":
                 return self._string(schema)
+            case "integer" if "minimum" in schema or "maximum" in schema:
+                return numbers.whole(schema.get("minimum"), schema.get("maximum"))
             case _:
                 return _TYPES.get(kind, "value")
 
     def _string(self, schema: Mapping[str, Any]) -> str:
         least, most = schema.get("minLength", 0), schema.get("maxLength")
+        if "maxBytes" in schema:
+            return self._bounded(least, most, schema["maxBytes"])
         return "string" if not least and most is None else f'"\\"" char{_times(least, most)} "\\""'
+
+    def _bounded(self, least: int, most: int | None, size: int) -> str:
+        """A text of `least` signs, and after those of at most `size` bytes; and of at most `most` signs."""
+        self._text(0)
+        begun = f"byte{{{least}}} " if least else ""
+        if most is not None and LONGEST_CHAR * (most - least) <= size:
+            return f'"\\"" {begun}byte{{0,{most - least}}} "\\""'
+        return f'"\\"" {begun}{self._text(size if most is None else min(size, most - least))} "\\""'
+
+    def _text(self, size: int) -> str:
+        """The rule of a text of at most `size` bytes: a sign, and a text of so much less."""
+        if self._texts < 0:
+            self.rules += _BYTES
+        for left in range(self._texts + 1, size + 1):
+            ways = [f"byte{cost} t{left - cost}" for cost in range(1, min(LONGEST_CHAR, left) + 1)]
+            self.rules.append(f"t{left} ::= {' | '.join(ways)} | " + '""' if ways else 't0 ::= ""')
+        self._texts = max(self._texts, size)
+        return f"t{size}"
 
     def _array(self, schema: Mapping[str, Any]) -> str:
         item = self.rule(schema.get("items", True))
@@ -108,13 +141,23 @@ class _Writer:
             return '"{}"'
         if values is True:
             return "object"
-        value = self.rule(values)
-        return f'"{{" (string ": " {value} (", " string ": " {value})*)? "}}"'
+        name = self.rule(schema["propertyNames"]) if "propertyNames" in schema else "string"
+        pair = f'{name} ": " {self.rule(values)}'
+        most = schema.get("maxProperties")
+        return f'"{{" ({pair} (", " {pair}){_times(0, None if most is None else most - 1)})? "}}"'
 
 
-def _implied(schema: Mapping[str, Any]) -> str:
-    """The type of a schema that does not say it."""
-    return "object" if "properties" in schema else "array" if "items" in schema else "value"
+def types_of(schema: Mapping[str, Any]) -> list[str]:
+    """The types of which a value may be; `value` where the schema does not tell."""
+    given: Any = schema.get("type") or (
+        "object" if "properties" in schema else "array" if "items" in schema else "value"
+    )
+    return cast(list[str], given) if isinstance(given, list) else [str(given)]
+
+
+def size_of(value: object) -> int:
+    """Bytes of a constant."""
+    return len(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
 
 
 def _times(least: int, most: int | None) -> str:

@@ -6,9 +6,9 @@ meets nothing that it does not know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from helexa.neuron.core.chat.numbers import LARGEST
 from helexa.wire import intake
 
 MAX_DEPTH: Final = 64
@@ -16,6 +16,7 @@ MAX_PARTS: Final = 5000
 MAX_COUNT: Final = 1000
 _TYPES: Final = frozenset(("object", "array", "string", "integer", "number", "boolean", "null"))
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
+_OUTER: Final = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}
 _LISTS: Final = ("anyOf", "oneOf")
 _SAID: Final = frozenset(("title", "description", "default", "examples", "$schema", "$id", "$comment", "strict"))
 """Keywords that constrain nothing."""
@@ -29,23 +30,6 @@ def constrained(schema: object, at: str) -> tuple[Schema, list[str]]:
     reader = _Reader(schema, at)
     kept = reader.read(schema, at, 0)
     return cast(Schema, kept if isinstance(kept, dict) else {}), sorted(reader.dropped)
-
-
-def call_schema(tools: Sequence[tuple[str, object]], at: str) -> tuple[Schema, list[str]]:
-    """The schema of one call, as JSON with `name` and `arguments`, of one of `tools`: (name, parameters' schema)."""
-    calls: list[Schema] = []
-    dropped: list[str] = []
-    for number, (name, parameters) in enumerate(tools):
-        arguments, lost = constrained(parameters or {"type": "object"}, f"{at}.{number}.function.parameters")
-        dropped += lost
-        fields = {"name": {"const": name}, "arguments": _standing_alone(arguments)}
-        calls.append({"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False})
-    return (calls[0] if len(calls) == 1 else {"anyOf": calls}), dropped
-
-
-def _standing_alone(schema: Schema) -> Schema:
-    """Arguments are an object, whatever their schema leaves open."""
-    return {"type": "object"} | schema if "anyOf" not in schema and "$ref" not in schema else schema
 
 
 class _Reader:
@@ -71,6 +55,8 @@ class _Reader:
         if "$ref" in given:
             return self._referred(given["$ref"], at, depth)
         kept = self._simple(given, at)
+        if len(_list(given.get("allOf", [{}]), f"{at}.allOf")) == 1 and "allOf" in given:
+            kept |= self.read(given["allOf"][0], f"{at}.allOf", depth + 1)
         for name in _LISTS:
             if name in given:
                 kept["anyOf"] = [self.read(each, f"{at}.{name}", depth + 1) for each in _list(given[name], at)]
@@ -80,7 +66,7 @@ class _Reader:
         for name in ("items", "additionalProperties"):
             if name in given:
                 kept[name] = self.read(given[name], f"{at}.{name}", depth + 1)
-        known = {*kept, *_SAID, *_DEFINITIONS, *_LISTS}
+        known = {*kept, *_SAID, *_DEFINITIONS, *_LISTS, *(_OUTER[name] for name in _OUTER if name in kept)}
         self.dropped |= {name for name in given if name not in known}
         return kept
 
@@ -89,12 +75,12 @@ class _Reader:
         kept: Schema = {}
         if "type" in given:
             kept["type"] = given["type"]
-            kinds = (
-                cast(list[object], given["type"]) if isinstance(given["type"], list) else [cast(object, given["type"])]
-            )
+            kinds = cast(list[object], given["type"] if isinstance(given["type"], list) else [given["type"]])
             for each in kinds:
                 if each not in _TYPES:
                     raise intake.refuse(f"{at}.type", f"there is no type {each!r}")
+            if "integer" in kinds and "number" not in kinds:
+                self._between(given, at, kept)
         if "enum" in given:
             kept["enum"] = _list(given["enum"], f"{at}.enum")
         if "const" in given:
@@ -111,6 +97,16 @@ class _Reader:
                 raise intake.refuse(f"{at}.min{kind}", f"is more than max{kind}")
         return kept
 
+    def _between(self, given: Schema, at: str, kept: Schema) -> None:
+        """The bounds of a whole number, as ones that it may be."""
+        for (name, outer), step in zip(_OUTER.items(), (1, -1), strict=True):
+            bounds = [each + away for key, away in ((name, 0), (outer, step)) if type(each := given.get(key)) is int]
+            bound = max(bounds, key=lambda each: each * step, default=None)
+            if bound is not None and abs(bound) <= LARGEST:
+                kept[name] = bound
+        if kept.get("minimum", -LARGEST) > kept.get("maximum", LARGEST):
+            raise intake.refuse(f"{at}.minimum", "is more than the maximum")
+
     def _counted(self, name: str, count: int, at: str, kept: Schema) -> None:
         """A bound on a length. One that a grammar cannot count to is left out if it is the upper one."""
         if count <= MAX_COUNT:
@@ -122,13 +118,13 @@ class _Reader:
 
     def _referred(self, ref: object, at: str, depth: int) -> Any:
         """What a reference points at, put in its place; one that leads to itself stays open."""
-        if not isinstance(ref, str) or not ref.startswith("#/"):
+        if not isinstance(ref, str) or (ref != "#" and not ref.startswith("#/")):
             raise intake.refuse(f"{at}.$ref", "must point into the schema itself: `#/...`")
         if ref in self._open:
             self.dropped.add("$ref")
             return {}
         node: object = self._root
-        for part in ref[2:].split("/"):
+        for part in ref.split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
             if not isinstance(node, dict) or name not in node:
                 raise intake.refuse(f"{at}.$ref", f"there is nothing at `{ref}`")

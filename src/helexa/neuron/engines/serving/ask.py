@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from helexa.neuron.core.chat import choice as calls
 from helexa.neuron.core.chat import schema
 from helexa.neuron.core.chat.grammar import grammar
 from helexa.wire import intake
@@ -67,14 +68,19 @@ class Ask:
     unheard: tuple[str, ...] = ()
 
 
-def read_chat(body: bytes) -> Ask:
-    """A `/v1/chat/completions` body. Raises InvalidRequest that names the field."""
+def read_chat(body: bytes, window: int) -> Ask:
+    """A `/v1/chat/completions` body; `window` is the model's, in tokens. Raises InvalidRequest that names the field."""
     request = check_chat(body)
     raw = cast(dict[str, Any], msgspec.json.decode(body))
     choice = request.tool_choice
     tools = [] if choice == "none" else cast(list[dict[str, Any]], raw.get("tools") or [])
     must = _must_call(choice, tools)
-    form, lost = schema.call_schema(must, "tools") if must else _form(request.response_format)
+    limit = request.max_completion_tokens or request.max_tokens
+    if must:
+        tokens = calls.room(limit, window)
+        form, lost = calls.call_schema(must, parallel=bool(request.parallel_tool_calls), tokens=tokens)
+    else:
+        form, lost = _form(request.response_format)
     return Ask(
         sampling=_sampling(request, raw, form),
         messages=_text_only(raw["messages"]),
@@ -82,7 +88,7 @@ def read_chat(body: bytes) -> Ask:
         called=bool(must),
         continued=_continued(raw),
         variables=_variables(request, raw),
-        max_tokens=request.max_completion_tokens or request.max_tokens,
+        max_tokens=limit,
         stops=_stops(request.stop),
         choices=_choices(request.n),
         logprobs=bool(request.logprobs),
@@ -166,17 +172,20 @@ def _form(wanted: shapes.ResponseFormat | None) -> tuple[dict[str, Any] | None, 
     return schema.constrained(msgspec.json.decode(inner.schema), "response_format.json_schema.schema")
 
 
-def _must_call(choice: str | shapes.ChoiceIn | None, tools: list[dict[str, Any]]) -> list[tuple[str, object]]:
+def _must_call(choice: str | shapes.ChoiceIn | None, tools: list[dict[str, Any]]) -> list[calls.Function]:
     """The tools of which one has to be called; none when the model may decide."""
-    offered = [(tool["function"]["name"], tool["function"].get("parameters")) for tool in tools]
+    offered = [
+        calls.Function(tool["function"]["name"], tool["function"].get("parameters"), f"tools.{at}.function.parameters")
+        for at, tool in enumerate(tools)
+    ]
     match choice:
         case "required":
             return offered
         case shapes.ChoiceIn(function=shapes.NamedFunction(name=name)):
-            return [each for each in offered if each[0] == name]
+            return [each for each in offered if each.name == name]
         case shapes.ChoiceIn(allowed_tools=shapes.AllowedTools(mode="required", tools=allowed)):
             names = {each.function.name for each in allowed if each.function is not None}
-            return [each for each in offered if each[0] in names]
+            return [each for each in offered if each.name in names]
         case _:
             return []
 

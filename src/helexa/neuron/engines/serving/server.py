@@ -141,7 +141,7 @@ class ModelServer:
             _fail(reply, error)
 
     async def _chat(self, request: Request, reply: Reply) -> None:
-        ask = read_chat(request.body)
+        ask = read_chat(request.body, self._model.context)
         prompt = self._model.prompt(ask)
         if ask.tools and not ask.called and not self._model.shows_tools:
             ask = replace(ask, unheard=(*ask.unheard, "tools"))
@@ -208,7 +208,7 @@ class ModelServer:
         _send(reply, {"content": raw.decode(errors="replace")})
 
     async def _apply(self, request: Request, reply: Reply) -> None:
-        _send(reply, {"prompt": self._model.prompt(read_chat(request.body))})
+        _send(reply, {"prompt": self._model.prompt(read_chat(request.body, self._model.context))})
 
     async def _health(self, request: Request, reply: Reply) -> None:
         """Answered between two steps, since the loop is the steps' own."""
