@@ -76,10 +76,14 @@ def _node_rows(found: dict[str, Any]) -> list[list[str]]:
 def _model_rows(found: dict[str, Any]) -> list[list[str]]:
     rows: list[list[str]] = []
     for model in found["models"]:
-        on = ", ".join(place["node"] for place in model["locations"]) or ", ".join(model["feasible_on"])
+        on = ", ".join(map(_where, model["locations"])) or ", ".join(model["feasible_on"])
         where = on if model["locations"] else f"({on})" if on else "-"
         rows.append([model["id"], model["status"], where, _note(model)])
     return rows
+
+
+def _where(place: dict[str, Any]) -> str:
+    return f"{place['node']} ({place['harness']})" if place.get("harness") else str(place["node"])
 
 
 def _note(model: dict[str, Any]) -> str:
@@ -90,6 +94,8 @@ def _note(model: dict[str, Any]) -> str:
         return str(model["reason"])
     if alias := model.get("alias_of"):
         return f"alias of {alias}"
+    if reasons := [place["harness_reason"] for place in model["locations"] if place.get("harness_reason")]:
+        return str(reasons[0])
     return f"loads in {human_seconds(model['expected_load_s'])}" if "expected_load_s" in model else ""
 
 

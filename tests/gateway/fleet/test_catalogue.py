@@ -59,6 +59,14 @@ def test_a_loaded_model_that_no_profile_lists_appears_too() -> None:
     assert row["locations"] == [{"node": "n1", "status": "loaded", "vram_estimate_mb": 300}]
 
 
+def test_a_loaded_model_tells_its_engine_and_why_it_is_that_one() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    told = control.Model(id="a", harness="openvino", harness_reason="8 slots were asked for", vram_used_mb=300)
+    world.tell(ev.ModelSeen(node="n1", model=told))
+    (location,) = entries(world)["a"]["locations"]
+    assert (location["harness"], location["harness_reason"]) == ("openvino", "8 slots were asked for")
+
+
 def test_a_failed_model_says_why() -> None:
     world = World({"n1": 1000}, {"a": 400})
     world.ask("a")

@@ -128,11 +128,13 @@ class Ranking(Shape, frozen=True):
 
 
 class Place(Shape, frozen=True):
-    """Where a model is."""
+    """Where a model is, and on which engine; why on that one, where nobody named it."""
 
     node: str
     status: str
     vram_estimate_mb: int | None
+    harness: str | None = None
+    harness_reason: str | None = None
 
 
 class Model(Shape, frozen=True):

@@ -77,6 +77,8 @@ def place(one: Place, now: float) -> dict[str, Any]:
     return {
         "model": one.model,
         "status": str(one.status),
+        "harness": one.harness,
+        "harness_reason": one.harness_reason,
         "in_flight": one.in_flight,
         "elsewhere_in_flight": one.foreign,
         "memory_mb": sum(one.shares.values()) or None,

@@ -103,14 +103,7 @@ def entry(fleet: Fleet, names: Names, judge: Judge, model: str, created: int) ->
         "loaded": any(place.status is Status.LOADED for place in places),
         "status": status,
         "feasible_on": [verdict.node for verdict in verdicts if verdict.feasible],
-        "locations": [
-            {
-                "node": place.node,
-                "status": str(place.status),
-                "vram_estimate_mb": sum(place.shares.values()) or needed.get(place.node) or None,
-            }
-            for place in places
-        ],
+        "locations": [_location(place, needed.get(place.node)) for place in places],
         "capabilities": _capabilities(profile, places),
         "aliases": names.of(model),
     }
@@ -135,6 +128,16 @@ def _status(places: list[Place], verdicts: list[Verdict]) -> str:
     if verdicts and not any(verdict.feasible for verdict in verdicts):
         return "infeasible"
     return "cold"
+
+
+def _location(place: Place, needed_mb: int | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "node": place.node,
+        "status": str(place.status),
+        "vram_estimate_mb": sum(place.shares.values()) or needed_mb or None,
+    }
+    engine = {"harness": place.harness, "harness_reason": place.harness_reason}
+    return shown | {name: told for name, told in engine.items() if told}
 
 
 def _reason(status: str, verdicts: list[Verdict], places: list[Place]) -> dict[str, Any]:

@@ -440,6 +440,8 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
         context=model.limit.context if model.limit else None,
         max_output=model.limit.output if model.limit else None,
         capabilities=tuple(model.capabilities),
+        harness=model.harness,
+        harness_reason=model.harness_reason,
         closing=old.closing if old else False,
     )
     place = replace(place, kept_until=_kept_until(fleet, model, place, old, now))

@@ -72,6 +72,8 @@ class Place(Value, frozen=True):
     context: int | None = None
     max_output: int | None = None
     capabilities: tuple[str, ...] = ()
+    harness: str = ""
+    harness_reason: str | None = None
     closing: bool = False
     """An older waiter needs this room: nothing new starts here."""
     ours: bool = False
