@@ -17,7 +17,8 @@ LLAMA = msgspec.structs.replace(
     PLAIN,
     hears_on_write=True,
     calls_by_schema=True,
-    fields=("messages", "stream", "stream_options", "tools", "tool_choice", "logprobs", "temperature"),
+    fields=("messages", "stream", "stream_options", "tools", "tool_choice", "logprobs", "temperature",
+            "reasoning_effort", "chat_template_kwargs"),
     spellings={"repetition_penalty": "repeat_penalty"},
 )  # fmt: skip
 CHAT = "/v1/chat/completions"
@@ -65,6 +66,30 @@ def test_a_field_goes_by_the_name_that_the_engine_knows() -> None:
     assert sent(question)["repeat_penalty"] == 1.5
     assert "repetition_penalty" not in sent(question)
     assert question.ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "variables"),
+    [
+        ({"enable_thinking": False}, {"enable_thinking": False}),
+        ({"reasoning_effort": "none"}, {"enable_thinking": False}),
+        ({"enable_thinking": True, "reasoning_effort": "none"}, {"enable_thinking": True}),
+        ({"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False, "x": 1}},
+         {"enable_thinking": False, "x": 1}),
+        ({"enable_thinking": False, "chat_template_kwargs": None}, {"enable_thinking": False}),
+    ],
+)  # fmt: skip
+def test_whether_to_think_is_a_variable_of_the_template(fields: dict[str, Any], variables: dict[str, Any]) -> None:
+    question = ask(**fields)
+    assert sent(question)["chat_template_kwargs"] == variables
+    assert "enable_thinking" not in sent(question)
+    assert question.ignored == ()
+
+
+def test_variables_of_the_template_that_are_no_object_are_refused() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        ask(enable_thinking=True, chat_template_kwargs="x")
+    assert refused.value.fields["param"] == "chat_template_kwargs"
 
 
 def test_fields_that_the_engine_does_not_see_to_are_named_and_who_asks_is_not_one_of_them() -> None:

@@ -27,6 +27,9 @@ _NOT_SAMPLING: Final = frozenset(
 )  # fmt: skip
 _raw: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_THINKING: Final = "enable_thinking"
+_VARIABLES: Final = "chat_template_kwargs"
+_NO_EFFORT, _NO_THINKING, _NULL = msgspec.Raw(b'"none"'), msgspec.Raw(b"false"), msgspec.Raw(b"null")
 _NO_SCHEMA: Final = msgspec.Raw(b'{"type":"object","properties":{}}')
 
 
@@ -47,7 +50,7 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     _able(path, asked, facts)
     fields = _raw.decode(body) if facts.fields else {}
     ignored = [name for name in fields if not _known(name, facts)]
-    edits = _respelled(fields, facts)
+    edits = _respelled(fields, facts) | _thinking(fields, facts)
     calls = False
     if isinstance(asked, shapes.Request) and asked.tools and facts.calls_by_schema:
         calls = _must_call(asked)
@@ -55,7 +58,8 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
         edits |= changed
         ignored += unheard
     if edits:
-        body = msgspec.json.encode({name: raw for name, raw in fields.items() if name not in facts.spellings} | edits)
+        kept = {name: raw for name, raw in fields.items() if name not in facts.spellings and name != _THINKING}
+        body = msgspec.json.encode(kept | edits)
     if not facts.hears_on_write or path not in _STREAMABLE or _only_whole(asked):
         return Question(body=body, calls=calls, ignored=tuple(ignored))
     if not asked.streamed:
@@ -79,11 +83,20 @@ def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
 
 
 def _known(name: str, facts: Facts) -> bool:
-    return name in facts.fields or name in facts.spellings or name in _NOT_SAMPLING
+    return name in facts.fields or name in facts.spellings or name in _NOT_SAMPLING or name == _THINKING
 
 
 def _respelled(fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec.Raw]:
     return {facts.spellings[name]: raw for name, raw in fields.items() if name in facts.spellings}
+
+
+def _thinking(fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec.Raw]:
+    """Whether to think, as the variable of templates that it is; what is said in `chat_template_kwargs` itself wins."""
+    said = fields.get(_THINKING, _NO_THINKING if fields.get("reasoning_effort") == _NO_EFFORT else None)
+    if said is None or _VARIABLES not in facts.fields:
+        return {}
+    given = intake.read(_raw, fields[_VARIABLES], _VARIABLES) if fields.get(_VARIABLES, _NULL) != _NULL else {}
+    return {_VARIABLES: msgspec.Raw(msgspec.json.encode({_THINKING: said} | given))}
 
 
 def _only_whole(asked: shapes.Asked) -> bool:
