@@ -350,7 +350,7 @@ async def _visits(origin: Origin, numbers: Iterator[int]) -> None:
     """A client that asks one thing after the other, and does not always wait for the answer."""
     for number in numbers:
         chance = random.Random(number)
-        asked = body(number % 20, 4, stream=chance.random() < 0.5, cache_prompt=True)
+        asked = body(number % 4, 2, stream=chance.random() < 0.5, cache_prompt=True)
         patience_s = chance.uniform(0.0, 0.3) if chance.random() < LEAVERS else 60.0
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):

@@ -20,6 +20,7 @@ from helexa.neuron.core.footprint import (
     gguf_shape,
     kv_bytes,
     row_bytes,
+    step_tokens,
 )
 from helexa.neuron.core.gguf import read_header
 
@@ -54,10 +55,10 @@ WEIGHTS_OF_GEMMA = 246_587_904
 def test_smollm2_is_predicted_close_to_what_it_took(
     smollm2_path: Path, context: int, kind: str, measured_mb: int
 ) -> None:
-    """Resident memory that llama.cpp added for this file with four slots, after a long prompt."""
+    """Resident memory that llama.cpp added for this file with four slots and steps of 256, after a long prompt."""
     with smollm2_path.open("rb") as file:
         shape = gguf_shape(read_header(file.read(4 * MIB)))
-    need = footprint(shape, Settings(context=context, slots=4, type_k=kind, type_v=kind), "cpu")
+    need = footprint(shape, Settings(context=context, slots=4, type_k=kind, type_v=kind, batch=256), "cpu")
     assert need.needed_mb == pytest.approx(measured_mb, rel=0.06)
 
 
@@ -68,7 +69,7 @@ def test_smollm2_is_predicted_close_to_what_it_took(
 )  # fmt: skip
 def test_gemma_3_is_predicted_close_to_what_it_took(context: int, kind: str, measured_mb: int) -> None:
     shape = replace(shape_of(GEMMA), weight_bytes=WEIGHTS_OF_GEMMA)
-    settings = Settings(context=context, slots=4, type_k=kind, type_v=kind, checkpoints=0)
+    settings = Settings(context=context, slots=4, type_k=kind, type_v=kind, checkpoints=0, batch=256)
     assert footprint(shape, settings, "cpu").needed_mb == pytest.approx(measured_mb, rel=0.07)
 
 
@@ -88,6 +89,23 @@ def test_the_kv_cache_of_sliding_layers_is_what_llama_cpp_allocates(
 ) -> None:
     settings = Settings(context=context, slots=slots, unified=unified, type_k=kind, type_v=kind)
     assert kv_bytes(shape_of(GEMMA), settings) == (full_mib + sliding_mib) * MIB
+
+
+@pytest.mark.parametrize(
+    ("settings", "device_kind", "tokens"),
+    [
+        (Settings(context=4096, slots=4), "cpu", 16),
+        (Settings(context=4096, slots=64), "cpu", 128),
+        (Settings(context=4096, slots=4, whole=True), "cpu", 256),
+        (Settings(context=4096, slots=4, batch=512), "cpu", 512),
+        (Settings(context=4096, slots=4, batch=2048), "cpu", 512),
+        (Settings(context=4096, slots=4), "cuda", 512),
+    ],
+)
+def test_a_step_on_a_cpu_is_short_unless_a_text_has_to_fit_into_it(
+    settings: Settings, device_kind: str, tokens: int
+) -> None:
+    assert step_tokens(settings, device_kind) == tokens
 
 
 def test_the_kv_cache_counts_kv_heads_and_pads_cells() -> None:

@@ -22,8 +22,11 @@ DEFAULT_TRAINED: Final = 4096
 CELL_PADDING: Final = 256
 UBATCH: Final = 512
 """Tokens of one step; llama.cpp's default, which the engines here keep."""
-CPU_BATCH_TOKENS: Final = 256
-"""Cancelling waits for the end of a step, which with 2048 prompt tokens on a CPU takes seconds and gains nothing."""
+CPU_STEP_TOKENS: Final = 16
+"""Tokens of one step on a CPU. Everybody waits for its end: the other streams for their next token, a client that left
+for its slot to be free."""
+CPU_WHOLE_TOKENS: Final = 256
+"""The same for a model that has to see a whole text or image in one step."""
 
 _BLOCKS: Final = {name.lower(): (per_block, size) for name, per_block, size in TYPES.values()}
 _WINDOW_EVERY: Final = {
@@ -96,6 +99,8 @@ class Settings:
     ubatch: int = UBATCH
     batch: int | None = None
     """Tokens handed over at once, which a step never exceeds; None: the engine's default."""
+    whole: bool = False
+    """A text or an image has to fit into one step: vectors, ranking, vision."""
     unified: bool = False
     """All sequences share one pool of cells (llama.cpp `kv_unified`)."""
     swa_full: bool = False
@@ -153,8 +158,13 @@ def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footpr
 
 def step_tokens(settings: Settings, device_kind: str) -> int:
     """Tokens of one step: `ubatch`, but never more than are handed over at once."""
-    default = CPU_BATCH_TOKENS if device_kind == "cpu" else settings.ubatch
+    default = cpu_batch_tokens(settings.slots, whole=settings.whole) if device_kind == "cpu" else settings.ubatch
     return min(settings.ubatch, settings.batch or default)
+
+
+def cpu_batch_tokens(slots: int, *, whole: bool) -> int:
+    """Tokens handed over at once on a CPU, where nobody says `batch`."""
+    return CPU_WHOLE_TOKENS if whole else max(CPU_STEP_TOKENS, 2 * slots)
 
 
 def kv_bytes(shape: ModelShape, settings: Settings) -> int:

@@ -39,6 +39,8 @@ KINDS: Final = (
 )  # fmt: skip
 DISK_MARGIN: Final = 512 * 1024 * 1024
 """Bytes of the disk that a download leaves free."""
+WHOLE_OPTIONS: Final = ("embeddings", "rerank", "mmproj")
+"""With one of these a text or an image has to fit into one step."""
 WEIGHTLESS_MB: Final = 64
 """Memory that a model without weights is said to take, when its options do not tell."""
 
@@ -406,8 +408,12 @@ def _unread(selection: Selection) -> ModelShape:
 
 
 def _with_projector(shape: ModelShape, selection: Selection) -> ModelShape:
-    eyes = sum(f.size_bytes or 0 for f in selection.files if "mmproj" in f.name.lower())
+    eyes = sum(f.size_bytes or 0 for f in _projectors(selection))
     return replace(shape, weight_bytes=shape.weight_bytes + eyes) if eyes else shape
+
+
+def _projectors(selection: Selection) -> list[RemoteFile]:
+    return [f for f in selection.files if "mmproj" in f.name.lower()]
 
 
 def _unsupported(selection: Selection, shape: ModelShape) -> Refused:
@@ -441,6 +447,7 @@ def _wish(selection: Selection, options: Mapping[str, Any], harness: HarnessInfo
         type_v=types[1],
         ubatch=options.get("ubatch", UBATCH),
         batch=options.get("batch"),
+        whole=any(options.get(name) for name in WHOLE_OPTIONS) or bool(_projectors(selection)),
         checkpoints=options.get("checkpoints", CHECKPOINTS),
         host_cache_bytes=options.get("cache_ram", 0) * MIB,
         unified=options.get("kv_unified") is True,

@@ -11,7 +11,7 @@ import msgspec
 
 from helexa.base.resident import anonymous_mb
 from helexa.base.units import MIB
-from helexa.neuron.core.footprint import CHECKPOINTS, CPU_BATCH_TOKENS
+from helexa.neuron.core.footprint import CHECKPOINTS, cpu_batch_tokens
 from helexa.neuron.engines.llama import fields, options, shelf
 from helexa.neuron.engines.llama.binding import xl
 from helexa.neuron.engines.llama.inside import ask
@@ -109,13 +109,13 @@ def make_params(order: LoadOrder) -> Any:
     _place(params, order.devices)
     params.verbosity = ERRORS_ONLY
     params.slot_save_path = order.kv_folder and f"{order.kv_folder}/"
-    if device.kind == "cpu":
-        params.n_batch = CPU_BATCH_TOKENS
     if device.threads is not None:
         params.cpuparams.n_threads = device.threads
         params.cpuparams_batch.n_threads = device.threads
     options.apply(params, order.options)
     _attach_projector(params, order)
+    if device.kind == "cpu" and "batch" not in order.options:
+        params.n_batch = cpu_batch_tokens(order.slots, whole=params.embedding or bool(params.mmproj.path))
     return params
 
 

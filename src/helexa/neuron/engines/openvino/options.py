@@ -14,7 +14,7 @@ class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     and values are kept; `prefix_cache`: prompts that begin alike share what was computed."""
 
     threads: int | None = None
-    batch: int = 256
+    batch: int = 64
     kv_cache: Literal["u8", "f16"] = "u8"
     prefix_cache: bool = True
 
