@@ -424,6 +424,38 @@ async def test_drain_lets_running_answers_finish_and_closes_idle_connections(ser
     busy.hang_up()
 
 
+async def test_drain_turns_away_who_comes_while_an_answer_runs(serve):
+    working, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(request, reply) -> None:
+        working.set()
+        await go_on.wait()
+        reply.send(200, [], b"done")
+
+    def turn_away(request, reply) -> None:
+        reply.send(503, [(b"retry-after", b"5")], b"not now")
+
+    served = await serve(handle)
+    early, busy = await served.dial(), await served.dial()
+    await busy.say(GET)
+    await within(working.wait())
+    draining = asyncio.create_task(served.server.drain(PATIENCE_S, turn_away))
+    await within(eventually(lambda: served.server.draining))
+    late, silent = await served.dial(), await served.dial()
+    for wire in (early, late):
+        answer = await wire.ask(GET)
+        assert (answer.status, answer.headers[b"connection"]) == (503, b"close")
+        assert await wire.closed()
+    go_on.set()
+    assert (await busy.answer()).body == b"done"
+    await within(draining)
+    assert await silent.closed()
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
+        await served.dial()
+    for wire in (early, late, busy, silent):
+        wire.hang_up()
+
+
 async def test_drain_breaks_off_what_does_not_finish_in_time(serve):
     witness = Witness(b"first")
     served = await serve(witness)

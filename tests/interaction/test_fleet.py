@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import msgspec
 import pytest
 
@@ -215,6 +216,24 @@ async def test_the_gateway_stops_in_order_when_it_is_told_to(pair: Fleet) -> Non
     os.kill(pair.cortex.pid, signal.SIGTERM)
     lines = [line for _, line in await stream if line]
     assert lines[-1] == "data: [DONE]"
+    assert await pair.cortex.exit_status() == 0
+
+
+async def test_a_gateway_that_is_stopping_turns_new_requests_away_while_an_answer_runs(pair: Fleet) -> None:
+    async with pair.http.stream("POST", "/v1/chat/completions", json=ask("talker", stream=True)) as on:
+        lines = on.aiter_lines()
+        await anext(lines)
+        os.kill(pair.cortex.pid, signal.SIGTERM)
+
+        async def turned_away() -> httpx2.Response | None:
+            answer = await pair.http.post("/v1/chat/completions", json=ask("a"))
+            return answer if answer.status_code == 503 else None
+
+        openai = await eventually(turned_away, "a new request is turned away")
+        anthropic = await pair.http.post("/v1/messages", json=ask("a", max_tokens=4))
+        assert openai.json()["error"]["code"] == "service_unavailable"
+        assert anthropic.json()["error"]["type"] == "overloaded_error"
+        assert openai.headers["retry-after"] == anthropic.headers["retry-after"] == "5"
     assert await pair.cortex.exit_status() == 0
 
 

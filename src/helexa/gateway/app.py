@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -48,6 +47,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 DRAIN_S = 30.0
+MOST_NEWS = 256
 
 
 class Cortex:
@@ -79,7 +79,9 @@ class Cortex:
         self.dispatcher.hands = Loader(self.dispatcher, self._clients, self.crew, self._poll_soon)
         self.journal = Journal(self._clock)
         self.dispatcher.watchers += [self.journal.watch, self._count, self._publish]
-        self.server = self._make_server()
+        self.door = self._make_door()
+        limits = Limits(max_body_bytes=config.gateway.max_body_mb * 1024 * 1024)
+        self.server = Server(self.door, limits=limits, refuse=refuse_framing)
         self.metrics_server = Server(self._serve_metrics)
 
     # -- what the operator API needs (edge.admin.Desk) --
@@ -152,12 +154,12 @@ class Cortex:
 
     async def feed(self) -> AsyncIterator[bytes]:
         """Server-sent events of what the planner decides, for dashboards."""
-        queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=256)
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._feeds.add(queue)
         try:
             yield b": hello\n\n"
-            while True:
-                yield await queue.get()
+            while news := await queue.get():
+                yield news
         finally:
             self._feeds.discard(queue)
 
@@ -176,15 +178,16 @@ class Cortex:
 
     async def stop(self, timeout_s: float = DRAIN_S) -> None:
         """Nothing new, what runs may end, bounded; then out."""
-        await self.server.drain(timeout_s)
+        for queue in self._feeds:
+            queue.put_nowait(b"")  # its end
+        await self.server.drain(timeout_s, self.door.turn_away)
         await self.metrics_server.drain(0.0)
         await self.crew.dismiss()
         for origin, _ in self._origins.values():
             await origin.aclose()
         await self.access.flush()
 
-    def _make_server(self) -> Server:
-        limits = Limits(max_body_bytes=self._config.gateway.max_body_mb * 1024 * 1024)
+    def _make_door(self) -> Door:
         proxy = Proxy(self._origins, self._clock, lambda: self._config.gateway)
         flow = Flow(
             self.dispatcher,
@@ -197,7 +200,7 @@ class Cortex:
             look_again=self._poll_soon,
             note=self.journal.note,
         )
-        return Server(Door(flow, asgi_handler(admin.build(self)), self), limits=limits, refuse=refuse_framing)
+        return Door(flow, asgi_handler(admin.build(self)), self)
 
     def _apply(self) -> None:
         """Bring connections, watches and the fleet in line with the configuration."""
@@ -254,9 +257,10 @@ class Cortex:
         if not self._feeds or isinstance(event, ev.Ticked):
             return
         line = {"event": type(event).__name__, "actions": [render.instruction(one) for one in out]}
+        news = b"data: " + msgspec.json.encode(line) + b"\n\n"
         for queue in self._feeds:
-            with contextlib.suppress(asyncio.QueueFull):  # a dashboard that does not read misses news, nothing else
-                queue.put_nowait(b"data: " + msgspec.json.encode(line) + b"\n\n")
+            if queue.qsize() < MOST_NEWS:  # a dashboard that does not read misses news, nothing else
+                queue.put_nowait(news)
 
     async def _serve_metrics(self, request: Request, reply: Reply) -> None:
         if request.path != "/metrics":

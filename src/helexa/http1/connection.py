@@ -51,6 +51,7 @@ class Owner(Protocol):
     refuse: Refuser
     in_flight: int
     draining: bool
+    closed: bool
 
     def welcome(self, conn: Connection) -> None: ...
     def farewell(self, conn: Connection, task: asyncio.Task[None] | None) -> None: ...
@@ -213,7 +214,7 @@ class Connection(asyncio.Protocol):
         self._heads = Heads(self._server.limits, self.peer)
         self._server.welcome(self)
         self._await("idle", self._server.limits.head_timeout_s)
-        if self._server.draining:
+        if self._server.closed:
             self.close()
 
     def data_received(self, data: bytes) -> None:

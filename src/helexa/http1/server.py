@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ssl import SSLContext
 
@@ -33,10 +33,11 @@ class Server:
         self.refuse = refuse
         self.in_flight = 0
         self.draining = False
+        self.closed = False
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._leaving: set[asyncio.Task[None]] = set()  # handlers whose client is gone
-        self._quiet: asyncio.Future[None] | None = None
+        self._quiet: tuple[Callable[[], bool], asyncio.Future[None]] | None = None
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -61,20 +62,32 @@ class Server:
         self._wake()
         self._listening(await self.loop.create_unix_server(self._accept, path, backlog=self.limits.backlog))
 
-    async def drain(self, timeout_s: float) -> None:
-        """Stop accepting, let running answers finish for `timeout_s`, then break them off. Ends in bounded time."""
+    async def drain(self, timeout_s: float, turn_away: Handler | None = None) -> None:
+        """Let running answers finish for `timeout_s`, then break them off. Ends in bounded time.
+
+        As long as something runs, `turn_away` answers the requests that come; without it nobody is let in any more.
+        """
         self.draining = True
+        until = self.loop.time() + timeout_s
+        if turn_away is not None:
+            self.handler = turn_away
+            await self._quiet_within(timeout_s, self._nothing_runs)
+        self._close()
+        if not await self._quiet_within(until - self.loop.time(), self._nobody_is_here):
+            for conn in list(self._connections):
+                conn.break_off()
+            if not await self._quiet_within(self.limits.cleanup_timeout_s, self._nobody_is_here):
+                log.error("%d handlers ignore their cancellation", self.in_flight)
+        self.alarm.stop()
+
+    def _close(self) -> None:
+        """Stop accepting, and let go of who asks for nothing."""
+        self.closed = True
         for listener in self._listeners:
             listener.close()
         for conn in list(self._connections):
             if conn.phase == "idle":
                 conn.close()
-        if not await self._quiet_within(timeout_s):
-            for conn in list(self._connections):
-                conn.break_off()
-            if not await self._quiet_within(self.limits.cleanup_timeout_s):
-                log.error("%d handlers ignore their cancellation", self.in_flight)
-        self.alarm.stop()
 
     # -- for the connections
 
@@ -92,16 +105,24 @@ class Server:
         self._leaving.discard(task)
         self._tell_quiet()
 
-    def _tell_quiet(self) -> None:
-        if self._quiet is not None and not self._quiet.done() and not self._connections and not self._leaving:
-            self._quiet.set_result(None)
+    def _nothing_runs(self) -> bool:
+        return not self.in_flight and not self._leaving
 
-    async def _quiet_within(self, seconds: float) -> bool:
-        self._quiet = self.loop.create_future()
+    def _nobody_is_here(self) -> bool:
+        return not self._connections and not self._leaving
+
+    def _tell_quiet(self) -> None:
+        if self._quiet is not None:
+            quiet, told = self._quiet
+            if not told.done() and quiet():
+                told.set_result(None)
+
+    async def _quiet_within(self, seconds: float, quiet: Callable[[], bool]) -> bool:
+        self._quiet = quiet, self.loop.create_future()
         self._tell_quiet()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._quiet, seconds)
-        return not self._connections and not self._leaving
+            await asyncio.wait_for(self._quiet[1], seconds)
+        return quiet()
 
     def _wake(self) -> None:
         if not self._listeners:

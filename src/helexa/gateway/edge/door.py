@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from helexa.base.errors import HelexaError, InvalidRequest, MethodNotAllowed, NotFound
+from helexa.base.errors import HelexaError, InvalidRequest, MethodNotAllowed, NotFound, Unavailable
 from helexa.base.ids import fresh
 from helexa.gateway.act.proxy import Call, Headers
 from helexa.gateway.edge.listing import anthropic_page, anthropic_row
@@ -27,6 +27,12 @@ PASSING = frozenset(
 )
 ALLOWED = b"GET, HEAD, POST, DELETE, OPTIONS"
 COUNTING = frozenset(("/v1/messages/count_tokens", "/v1/responses/input_tokens"))
+RESTART_S = 5.0
+"""When to ask again after a gateway that was stopping; behind a load balancer the next try meets another."""
+
+
+class Stopping(Unavailable):
+    """This gateway is being stopped: it finishes what it has begun and takes nothing new."""
 
 
 class House(Protocol):
@@ -70,6 +76,13 @@ class Door:
             self._send(request, reply, self._read(request, path))
         except HelexaError as error:
             _refuse(request, reply, error)
+        return None
+
+    def turn_away(self, request: Request, reply: Reply) -> Work | None:
+        """The handler of a gateway that is being stopped; operators are served to the end."""
+        if not request.path.startswith("/v1/"):
+            return self._admin(request, reply)
+        _refuse(request, reply, Stopping(retry_after=RESTART_S))
         return None
 
     def _passing(self, request: Request, path: str) -> Call:
