@@ -78,6 +78,17 @@ def test_a_load_of_another_gateway_is_no_victim_before_it_was_used() -> None:
     assert [unload.model for unload in world.unloads] == ["a"]
 
 
+def test_what_was_used_here_is_a_victim_at_once_although_a_late_report_calls_it_unused() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600})
+    ask = world.ask("a")
+    world.load_done()
+    world.tell(ev.ModelSeen(node="n1", model=told("a", loaded_s=0.0)))
+    world.ask("b")
+    assert not world.unloads
+    world.finish(ask)
+    assert [unload.model for unload in world.unloads] == ["a"]
+
+
 def test_a_load_that_nobody_ever_uses_goes_when_its_minimum_residency_is_over() -> None:
     world = World({"n1": 1000}, {"a": 600, "b": 600})
     world.tell(ev.ModelSeen(node="n1", model=told("a", loaded_s=15.0)))

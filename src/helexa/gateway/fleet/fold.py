@@ -470,8 +470,12 @@ def _last_used(model: control.Model, old: Place | None, now: float) -> float:
 
 
 def _kept_until(fleet: Fleet, model: control.Model, place: Place, old: Place | None, now: float) -> float:
-    """A model that nobody has used yet was loaded for a request that is on its way: no victim while it is fresh."""
-    if place.status is Status.LOADED and model.loaded_s is not None and model.idle_s is None:
+    """A model that nobody has used yet was loaded for a request that is on its way: no victim while it is fresh.
+
+    A report may be older than our own seats: what we have used is not unused.
+    """
+    used_here = old is not None and (old.in_flight > 0 or old.last_used > old.since)
+    if place.status is Status.LOADED and model.loaded_s is not None and model.idle_s is None and not used_here:
         return place.since + fleet.eviction.min_residency_s
     return min(old.kept_until, now + KEEP_AFTER_REFUSAL_S) if old else 0.0
 
