@@ -33,6 +33,22 @@ def test_an_infeasible_model_is_listed_with_the_arithmetic() -> None:
     assert "500 MiB total" in row["reason"]
 
 
+def test_a_node_that_refused_to_load_a_model_is_not_listed_as_one_that_could() -> None:
+    world = World({"n1": 1000}, {}, profiles={"a": Profile(id="a")})
+    world.ask("a")
+    world.load_fails(status=422, kind="does_not_fit", evictable=False)
+    row = entries(world)["a"]
+    assert (row["status"], row["feasible_on"]) == ("infeasible", [])
+
+
+def test_a_model_that_found_no_room_at_the_moment_is_cold_and_not_failed() -> None:
+    world = World({"n1": 1000}, {}, profiles={"a": Profile(id="a")})
+    world.ask("a")
+    world.load_fails(status=422, kind="does_not_fit", evictable=True)
+    row = entries(world)["a"]
+    assert (row["status"], row["feasible_on"]) == ("cold", ["n1"])
+
+
 def test_a_model_that_is_infeasible_on_many_nodes_gives_some_reasons_and_counts_the_others() -> None:
     row = entries(World({f"n{i}": 500 for i in range(100)}, {"a": 900}))["a"]
     assert row["reason"].count("500 MiB total") == SHOWN

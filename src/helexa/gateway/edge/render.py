@@ -11,7 +11,7 @@ from helexa.gateway.plan.place import Told, need, nevers
 
 
 def judge(fleet: Fleet, model: str, now: float) -> list[Judged]:
-    """Each node's verdict on a model, as the catalogue shows it: feasible unless the totals say never."""
+    """Each node's verdict on a model, as the catalogue shows it: feasible unless the totals, or the node itself, say no."""
     never = nevers(fleet, model)
     return [_judged(fleet, model, node, never(node), now) for node in fleet.nodes.values() if node.seen]
 
@@ -19,12 +19,17 @@ def judge(fleet: Fleet, model: str, now: float) -> list[Judged]:
 def _judged(fleet: Fleet, model: str, node: Node, never: Told | None, now: float) -> Judged:
     per_device, devices = need(fleet, model, node.name)
     failure = fleet.failure(model, node.name)
-    failed = never is None and failure is not None and now < failure.until
+    if failure is not None and (failure.crowded or now >= failure.until):
+        failure = None
+    # Asked to load it before its preflight was heard, a node refuses in the same words.
+    refused = failure is not None and failure.status == 422
+    feasible = never is None and not refused
 
     def why() -> str:
         return never().detail if never is not None else failure.error if failure is not None else ""
 
-    return Judged(node=node.name, feasible=never is None, why=why, needed_mb=per_device * devices, failed=failed)
+    failed = feasible and failure is not None
+    return Judged(node=node.name, feasible=feasible, why=why, needed_mb=per_device * devices, failed=failed)
 
 
 def health(fleet: Fleet) -> dict[str, Any]:
