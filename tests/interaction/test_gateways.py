@@ -27,9 +27,12 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
 
         async def known() -> bool:
             """Both have heard from every node what it makes of every model: before that their choices may differ."""
-            asked = [(gateway, model) for gateway in running.gateways for model in (*LARGE, "small")]
-            told = [(await gateway.http.get(f"/v1/models/{model}")).json() for gateway, model in asked]
-            return all(set(entry["feasible_on"]) == set(NODES) for entry in told)
+            plans = [
+                (await gateway.http.post("/cortex/v1/plan", json={"model": model})).json()
+                for gateway in running.gateways
+                for model in (*LARGE, "small")
+            ]
+            return all(sum(one["needed_mb"] > 0 for one in plan["candidates"]) == len(NODES) for plan in plans)
 
         await eventually(known, "both know all nodes")
         yield running

@@ -11,7 +11,7 @@ from helexa.gateway.plan.place import Told, need, nevers
 
 
 def judge(fleet: Fleet, model: str, now: float) -> list[Judged]:
-    """Each node's verdict on a model, as the catalogue shows it: feasible unless the totals, or the node itself, say no."""
+    """Each node's verdict on a model, as the catalogue shows it: feasible unless totals or the node say no."""
     never = nevers(fleet, model)
     return [_judged(fleet, model, node, never(node), now) for node in fleet.nodes.values() if node.seen]
 
