@@ -184,6 +184,8 @@ class Model(Lean):
     idle_s: float | None = None
     """Seconds since its last request ended, whoever sent it; 0 while one is in flight. None beside `loaded_s`: nobody
     has used it yet."""
+    load_id: str = ""
+    """Of the load that brought it here: another one when it has left and come back."""
 
 
 class ModelSpec(Lean):
@@ -253,13 +255,15 @@ class JobView(Lean):
 
 class Unload(Lean):
     """Body of `/models/unload`. Requests in flight are a 409, unless `force` ends them or `drain_s` waits for them with
-    the door closed; so is a model that was loaded within `spare_unused_s` and not used yet, or used in `min_idle_s`."""
+    the door closed; so is a model that was loaded within `spare_unused_s` and not used yet, or used in `min_idle_s`, or
+    that another load than `load_id` brought here."""
 
     model_id: str
     force: bool = False
     drain_s: float | None = None
     spare_unused_s: float = 0.0
     min_idle_s: float = 0.0
+    load_id: str = ""
 
 
 class Recycle(Lean):

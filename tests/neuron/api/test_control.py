@@ -229,6 +229,16 @@ async def test_a_load_that_nobody_has_used_yet_is_spared_if_its_evictor_says_so(
     assert (await client.post("/models/unload", {"model_id": "m", "spare_unused_s": 60.0})).status == 200
 
 
+async def test_a_model_that_has_left_and_come_back_is_spared_from_who_saw_it_before(client: Client) -> None:
+    await client.load("m")
+    seen = (await rows(client))["m"].load_id
+    assert (await client.post("/models/unload", {"model_id": "m", "load_id": seen})).status == 200
+    await client.load("m")
+    refused = await client.post("/models/unload", {"model_id": "m", "load_id": seen})
+    assert refused.status == 409
+    assert "come back" in refused.json["error"]
+
+
 async def test_a_model_that_was_just_used_is_not_unloaded_for_being_idle(client: Client) -> None:
     await client.load("m", tokens_per_s=20)
     await client.chat("m", "hello")

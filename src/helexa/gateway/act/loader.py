@@ -102,6 +102,7 @@ class Loader:
                     drain_s=order.drain_s,
                     spare_unused_s=order.spare_unused_s,
                     min_idle_s=order.min_idle_s,
+                    load_id=order.load_id,
                 )
             )
         except NeuronRefused as error:

@@ -443,6 +443,7 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
         harness=model.harness,
         harness_reason=model.harness_reason,
         closing=old.closing if old else False,
+        load_id=model.load_id,
     )
     place = replace(place, kept_until=_kept_until(fleet, model, place, old, now))
     return fleet if place == old else with_place(fleet, place)

@@ -79,6 +79,8 @@ class Place(Value, frozen=True):
     ours: bool = False
     """This gateway asked for the load or unload that is under way, and will hear of its end by itself."""
     kept_until: float = 0.0
+    load_id: str = ""
+    """The node's name for this stay; "" where it has told none."""
 
     @property
     def ready(self) -> bool:

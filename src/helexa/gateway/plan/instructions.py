@@ -61,8 +61,8 @@ class Unload(Instruction, frozen=True):
     `appraisals`: the nodes that were weighed for the model it is `made_for`.
 
     Those with a time are conditions that the node holds it to, since it alone knows what other gateways do: nobody
-    has used it for `min_idle_s`; it is not newer than `spare_unused_s` and unused; requests in flight may end first,
-    within `drain_s`, while no new ones are let in.
+    has used it for `min_idle_s`; it is not newer than `spare_unused_s` and unused; it has not left and come back since
+    the load `load_id`; requests in flight may end first, within `drain_s`, while no new ones are let in.
     """
 
     model: str
@@ -73,6 +73,7 @@ class Unload(Instruction, frozen=True):
     min_idle_s: float = 0.0
     spare_unused_s: float = 0.0
     drain_s: float | None = None
+    load_id: str = ""
 
 
 class Recycle(Instruction, frozen=True):

@@ -264,8 +264,9 @@ class _Turn:
         place = self.fleet.place(victim, node)
         drain_s = DRAIN_S if self._impatient(made_for) and place is not None and place.foreign else None
         spare_s = self.fleet.eviction.min_residency_s
+        load_id = place.load_id if place is not None else ""
         order = Unload(model=victim, node=node, reason="evicted", made_for=made_for, appraisals=tuple(found))
-        self._unload(replace(order, spare_unused_s=spare_s, drain_s=drain_s))
+        self._unload(replace(order, spare_unused_s=spare_s, drain_s=drain_s, load_id=load_id))
 
     def _unload(self, order: Unload) -> None:
         place = self.fleet.place(order.model, order.node)
@@ -311,4 +312,5 @@ class _Turn:
                 if self.now - place.last_used < after or place.in_flight or place.pinned:
                     continue
                 if place.status is Status.LOADED and self.now >= place.kept_until:
-                    self._unload(Unload(model=model, node=place.node, reason="idle", min_idle_s=after))
+                    order = Unload(model=model, node=place.node, reason="idle")
+                    self._unload(replace(order, min_idle_s=after, load_id=place.load_id))

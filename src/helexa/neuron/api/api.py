@@ -199,6 +199,7 @@ class Api:
             drain_s=body.drain_s,
             spare_unused_s=body.spare_unused_s,
             min_idle_s=body.min_idle_s,
+            load_id=body.load_id,
         )
         answers.send(reply, {"status": "unloaded", "freed_mb": freed_mb})
 

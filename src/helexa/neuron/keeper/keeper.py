@@ -57,6 +57,7 @@ class _Entry:
     taken: Taken | None = None
     freed_mb: int | None = None
     used: bool = False
+    load_id: str = ""
     told_s: float = 0.0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -98,7 +99,7 @@ class Keeper:
                 return entry.job
             case None | life.Failed():
                 job = entry.job = self._jobs.add(LoadJob(id=fresh("load_"), model_id=model_id))
-                entry.spec, entry.error = spec, None
+                entry.spec, entry.error, entry.load_id = spec, None, job.id
                 self._entries[model_id] = entry
                 self._tell(entry, life.Asked(job_id=job.id))
                 return job
@@ -115,13 +116,14 @@ class Keeper:
         drain_s: float | None = None,
         spare_unused_s: float = 0.0,
         min_idle_s: float = 0.0,
+        load_id: str = "",
     ) -> int:
         """Have a model go; returns the MiB that came free. Requests in flight: 409, unless `force` ends them or
         `drain_s` waits for them so long; the rest as `Stay.holds` says. Goes on when the asker leaves. Raises
         UnknownModel, Conflict."""
         entry = self._known(model_id)
         stay = self._stay(entry)
-        why = stay.holds(spare_unused_s=spare_unused_s, min_idle_s=min_idle_s) if stay is not None else None
+        why = stay and stay.holds(spare_unused_s=spare_unused_s, min_idle_s=min_idle_s, load_id=load_id)
         if why is not None:
             raise Conflict(reason=f"`{entry.model_id}` {why}")
         match entry.state:
@@ -550,7 +552,7 @@ class Keeper:
         if not isinstance(entry.state, life.Loaded) or entry.seats is None:
             return None
         idle_s = entry.seats.idle_s if entry.used else None
-        return Stay(loaded_s=self._clock.now() - entry.state.since, idle_s=idle_s)
+        return Stay(loaded_s=self._clock.now() - entry.state.since, idle_s=idle_s, load_id=entry.load_id)
 
     def _view(self, entry: _Entry) -> Model | None:
         if entry.state is None:

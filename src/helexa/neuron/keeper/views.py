@@ -57,6 +57,7 @@ def model(model_id: str, state: life.State, *, held_mb: int, in_flight: int, sta
     if stay is not None:
         row.loaded_s = round(stay.loaded_s, 3)
         row.idle_s = None if stay.idle_s is None else round(stay.idle_s, 3)
+        row.load_id = stay.load_id
     plan = plan_of(state)
     if plan is not None:
         row.harness = plan.harness
