@@ -26,13 +26,10 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     async with Fleet(tmp_path, neurons=NODES, models=models, polling=POLLING, gateways=2) as running:
 
         async def known() -> bool:
-            """Both have heard from every node what it makes of every model: before that their choices may differ."""
-            plans = [
-                (await gateway.http.post("/cortex/v1/plan", json={"model": model})).json()
-                for gateway in running.gateways
-                for model in (*LARGE, "small")
-            ]
-            return all(sum(one["needed_mb"] > 0 for one in plan["candidates"]) == len(NODES) for plan in plans)
+            """Both have heard from every node what every model takes there: before that their choices may differ."""
+            asked = [(gateway, {"model": model}) for gateway in running.gateways for model in (*LARGE, "small")]
+            plans = [(await gateway.http.post("/cortex/v1/plan", json=model)).json() for gateway, model in asked]
+            return all([one["needed_mb"] > 0 for one in plan["candidates"]] == [True] * len(NODES) for plan in plans)
 
         await eventually(known, "both know all nodes")
         yield running
@@ -65,6 +62,17 @@ async def test_a_model_that_both_are_asked_for_is_loaded_once(fleet: Fleet) -> N
     answers = await asyncio.gather(*(chat(gateway, "small") for gateway in fleet.gateways for _ in range(10)))
     assert len({answer.headers["x-cortex-node"] for answer in answers}) == 1
     assert loads(fleet, "small") == 1
+
+
+async def test_models_that_both_are_asked_for_at_once_in_any_order_are_loaded_once_each(tmp_path: Path) -> None:
+    """What one has just loaded it weighs against the next, so without an agreement they choose different nodes."""
+    names = [f"m{number}" for number in range(8)]
+    models = "".join(echo(name, memory_mb=100, load_s=0.5) for name in names)
+    async with Fleet(tmp_path, neurons=NODES, models=models, polling=POLLING, gateways=2) as fleet:
+        first, second = fleet.gateways
+        forwards = (chat(first, name) for name in names)
+        await asyncio.gather(*forwards, *(chat(second, name) for name in reversed(names)))
+        assert {name: loads(fleet, name) for name in names} == dict.fromkeys(names, 1)
 
 
 async def test_they_agree_on_what_is_where_within_one_poll(fleet: Fleet) -> None:

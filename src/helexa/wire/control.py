@@ -266,6 +266,16 @@ class Unload(Lean):
     load_id: str = ""
 
 
+class Lease(Lean):
+    """Body of `/leases`: the gateway `holder` is about to load a model on the node of this name, and the others are to
+    know for so long. The answer is the lease that holds: this one, or another gateway's."""
+
+    model_id: str
+    node: str
+    holder: str
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
+
+
 class Recycle(Lean):
     """Body of `/devices/{index}/recycle`: a 409 unless the worker has had so many load cycles, and rests."""
 

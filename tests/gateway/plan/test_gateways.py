@@ -1,29 +1,35 @@
 """Two planners over the same nodes: each acts on what it was last told, however long ago, and the nodes decide.
 
-The nodes here keep the real rule of a neuron (`core.residency.Stay`) over a truth of their own. Reports and orders are
-delivered whenever hypothesis likes.
+The nodes here keep the real rules of a neuron (`core.residency`, `core.leases`) over a truth of their own. Reports and
+orders are delivered whenever hypothesis likes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.fleet.model import Fleet
+from helexa.gateway.fleet.model import Fleet, Status
 from helexa.gateway.plan.instructions import Load, Order, Seat, Unload
+from helexa.gateway.plan.place import may_join, referees
 from helexa.gateway.plan.step import step
+from helexa.neuron.core.leases import Leases
 from helexa.neuron.core.residency import Stay
 from helexa.wire import control
+
+from .world import World
 
 SIZES = {"a": 600, "b": 600, "c": 300}
 MEMORY = {"n1": 1000, "n2": 500}
 BOTH = (0, 1)
-RESIDENCY_S = 20.0
+RESIDENCY_S, LEASE_S = 20.0, 10.0
 SETTLES_IN = 100
 """Rounds of a second each; everybody's patience and minimum residency are over long before."""
 
@@ -58,6 +64,7 @@ class Gateways(RuleBasedStateMachine):
         self.known: list[set[str]] = [set(), set()]
         self.orders: list[tuple[int, Order]] = []
         self.seated: list[tuple[int, Seat]] = []
+        self.leases = Leases()
         self.broken: list[str] = []
         profiles = {name: Profile(id=name, vram_mb=mib) for name, mib in SIZES.items()}
         configured = ev.Configured(
@@ -162,6 +169,10 @@ class Gateways(RuleBasedStateMachine):
     # -- what the nodes do --
 
     def load(self, gateway: int, order: Load) -> None:
+        at = self.lease(gateway, order.model, order.node, LEASE_S)
+        if at != order.node and may_join(self.fleets[gateway], order.model, at, self.now):
+            self.tell(gateway, ev.Joined(model=order.model, node=order.node, at=at))
+            order = replace(order, node=at)
         here = self.truth[order.node]
         there = here.get(order.model)
         if there is None:
@@ -170,7 +181,9 @@ class Gateways(RuleBasedStateMachine):
                 no_room = ev.LoadFailed(node=order.node, model=order.model, error="no room", status=422, fields=fields)
                 self.tell(gateway, no_room)
                 self.hear(gateway, order.node)
+                self.lease(gateway, order.model, order.node, 0.0)
                 return
+            self.starts(order.model)
             self.loads += 1
             there = here[order.model] = Stayed(load_id=f"load-{self.loads}", since=self.now)
         if there.ready:
@@ -178,10 +191,16 @@ class Gateways(RuleBasedStateMachine):
         else:
             there.askers.add(gateway)
 
+    def lease(self, gateway: int, model: str, node: str, seconds: float) -> str:
+        asked = control.Lease(model_id=model, node=node, holder=str(gateway), seconds=seconds)
+        self.leases, held = self.leases.asked(asked, self.now)
+        return held.node
+
     def loaded(self, gateway: int, node: str, model: str) -> None:
         """A load's end is told, and a poll follows it."""
         self.tell(gateway, ev.Loaded(node=node, model=model, took_s=1.0))
         self.hear(gateway, node)
+        self.lease(gateway, model, node, 1.0)
 
     def unload(self, gateway: int, order: Unload) -> None:
         there = self.truth[order.node].get(order.model)
@@ -206,6 +225,12 @@ class Gateways(RuleBasedStateMachine):
             self.broken.append(f"{gateway} has never heard of {there.load_id}, which it evicts")
         if not there.used and self.now - there.since < RESIDENCY_S:
             self.broken.append(f"{gateway} evicts {there.load_id} before its askers came")
+
+    def starts(self, model: str) -> None:
+        """No model is loaded on two nodes, whatever the two have heard; within a lease there is time to hear of it."""
+        loading = [here[model] for here in self.truth.values() if model in here and not here[model].ready]
+        if any(self.now - other.since < LEASE_S for other in loading):
+            self.broken.append(f"{model} is loaded twice")
 
     @invariant()
     def the_laws_hold(self) -> None:
@@ -250,3 +275,64 @@ def test_who_saw_a_model_on_an_earlier_stay_does_not_evict_it() -> None:
     world.all_is_done()
     world.the_laws_hold()
     assert "b" in world.truth["n1"]
+
+
+def test_a_load_that_another_gateway_began_elsewhere_is_joined() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    ask = world.ask("a")
+    chosen = world.loads[0].node
+    other = "n2" if chosen == "n1" else "n1"
+    world.tell(ev.Joined(model="a", node=chosen, at=other))
+    assert world.fleet.free[chosen] == {0: 1000}
+    assert world.fleet.places["a"][other].status is Status.LOADING
+    world.tell(ev.Loaded(node=other, model="a", took_s=1.0))
+    assert world.seated[ask].node == other
+
+
+def test_a_load_that_is_joined_after_its_end_was_heard_of_seats_who_waits() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    ask = world.ask("a")
+    other = "n2" if world.loads[0].node == "n1" else "n1"
+    world.tell(ev.ModelSeen(node=other, model=control.Model(id="a", vram_used_mb=400)))
+    world.tell(ev.Joined(model="a", node=world.loads[0].node, at=other))
+    assert world.seated[ask].node == other
+    assert world.fleet.free[other] == {0: 600}
+
+
+@pytest.mark.parametrize(
+    ("event", "joins"),
+    [
+        (ev.Ticked(), True),
+        (ev.Drained(node="n2", draining=True), False),
+        (ev.LoadFailed(node="n2", model="a", error="it broke"), False),
+        (ev.LoadFailed(node="n2", model="a", error="no room", fields={"evictable": True}), True),
+        (ev.Fitted(node="n2", model="a", refusal={"kind": "does_not_fit"}), False),
+    ],
+)
+def test_nobody_joins_where_the_model_would_not_serve_him(event: ev.Event, joins: bool) -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    world.tell(event)
+    assert may_join(world.fleet, "a", "n2", world.now) is joins
+
+
+def test_a_node_that_only_the_other_gateway_knows_is_not_joined() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    assert not may_join(world.fleet, "a", "elsewhere", world.now)
+
+
+def test_every_gateway_asks_the_same_nodes_where_a_model_is_loaded() -> None:
+    names = [f"n{number}" for number in range(6)]
+    one = World(dict.fromkeys(names, 1000), {}).fleet
+    other = World(dict.fromkeys(reversed(names), 1000), {}).fleet
+    for model in "abcdefgh":
+        assert referees(one, model) == referees(other, model)
+    assert len({referees(one, model)[0] for model in "abcdefgh"}) > 1
+
+
+def test_a_node_that_is_away_is_not_asked_and_one_node_alone_has_nothing_to_agree_on() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {})
+    assert set(referees(world.fleet, "a")) == {"n1", "n2"}
+    for _ in range(3):
+        world.tell(ev.Missed(node="n1", reason="no answer"))
+    assert referees(world.fleet, "a") == ["n2"]
+    assert referees(World({"n1": 1000}, {}).fleet, "a") == []

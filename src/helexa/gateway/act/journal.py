@@ -53,6 +53,9 @@ class Journal:
             self._begin(event, now)
         elif isinstance(event, ev.Left):
             self._end(event.ask, now, "left", None)
+        elif isinstance(event, ev.Joined):
+            for entry in self._waiting(event.model):
+                entry.actions.append((now - entry.began, f"join the load that another gateway began on {event.at}"))
         for one in out:
             self._note(one, now)
 

@@ -6,6 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
+from helexa.base.ids import fresh
 from helexa.base.tasks import Crew
 from helexa.gateway.act.dispatcher import Dispatcher
 from helexa.gateway.act.neuron_client import NeuronClient, NeuronNonsense, NeuronRefused, NeuronSilent
@@ -13,10 +16,14 @@ from helexa.gateway.config import Profile
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Node
 from helexa.gateway.plan.instructions import Load, Order, Recycle, Unload
+from helexa.gateway.plan.place import may_join, referees
 from helexa.wire import control
 
 log = logging.getLogger(__name__)
 
+LEASE_S, HEARD_S = 10.0, 1.0
+"""Another gateway that wants the same model joins our load: one that comes while it is not yet told of everywhere, or
+decided just before it heard of its end."""
 PROGRESS_GRACE_S = 60.0
 """A load that is past its deadline goes on as long as its last progress is not older than this."""
 
@@ -48,6 +55,7 @@ class Loader:
         self._crew = crew
         self._after = after
         self._progress: dict[tuple[str, str], float] = {}
+        self._holder = fresh("cortex_")
         dispatcher.watchers.append(self._watch)
 
     def __call__(self, instruction: Order) -> None:
@@ -64,6 +72,7 @@ class Loader:
             self._progress[event.node, event.model.id] = self._dispatcher.clock.now()
 
     async def _load(self, order: Load) -> None:
+        order = await self._agreed(order)
         clock, began = self._dispatcher.clock, self._dispatcher.clock.now()
         fleet = self._dispatcher.fleet
         spec = spec_of(order.model, fleet.profiles.get(order.model), order.devices)
@@ -72,13 +81,35 @@ class Loader:
             await self._bounded(order, spec)
         except (NeuronRefused, NeuronSilent, NeuronNonsense, TimeoutError) as error:
             self._dispatcher.tell(_failure(order, error))
+            keep_s = 0.0
         else:
             took = clock.now() - began
             log.info("loaded %s on %s in %.2f s", order.model, order.node, took)
             self._dispatcher.tell(ev.Loaded(node=order.node, model=order.model, took_s=took))
+            keep_s = HEARD_S
         finally:
             self._progress.pop((order.node, order.model), None)
         self._after(order.node)
+        await self._lease(order, keep_s)
+
+    async def _agreed(self, order: Load) -> Load:
+        """The order, on the node where another gateway is loading the model already if there is one."""
+        at = await self._lease(order, LEASE_S)
+        if at == order.node or not may_join(self._dispatcher.fleet, order.model, at, self._dispatcher.clock.now()):
+            return order
+        log.info("%s is being loaded on %s already", order.model, at)
+        self._dispatcher.tell(ev.Joined(model=order.model, node=order.node, at=at))
+        return replace(order, node=at, devices=())
+
+    async def _lease(self, order: Load, seconds: float) -> str:
+        """Tell the other gateways for so long where we load the model; the node on which one of them does."""
+        lease = control.Lease(model_id=order.model, node=order.node, holder=self._holder, seconds=seconds)
+        for name in referees(self._dispatcher.fleet, order.model):
+            try:
+                return (await self._clients[name].lease(lease)).node
+            except (NeuronRefused, NeuronSilent, NeuronNonsense) as error:
+                log.debug("no agreement with %s: %s", name, error.message)
+        return order.node
 
     async def _bounded(self, order: Load, spec: control.ModelSpec) -> None:
         """The load under its deadline, which moves on while the node reports progress."""

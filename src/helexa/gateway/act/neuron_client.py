@@ -21,6 +21,7 @@ from helexa.wire.sse import SseDecoder
 T = TypeVar("T")
 
 COUNT_TIMEOUT_S = 60.0
+LEASE_TIMEOUT_S = 1.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 EVENTS_SILENCE_S = 60.0
 """A stream of events gives a sign of life every 10 s; a host that lost its power does not even end it."""
@@ -100,6 +101,10 @@ class NeuronClient:
         """MiB freed, None when the neuron does not say."""
         answer = await self._call("POST", "/models/unload", order, self._timeout_s * 6 + (order.drain_s or 0.0))
         return self._decode(answer, _Freed).freed_mb
+
+    async def lease(self, asked: control.Lease) -> control.Lease:
+        """Where the model is to be loaded; raises NeuronRefused from one that keeps no leases."""
+        return self._decode(await self._call("POST", "/leases", asked, LEASE_TIMEOUT_S), control.Lease)
 
     async def count_tokens(self, spec: control.ModelSpec, request: bytes) -> int:
         """Tokens of the prompt that a chat request would make of a model whose files are there, loaded or not."""

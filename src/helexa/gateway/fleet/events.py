@@ -83,6 +83,14 @@ class Fitted(Event, frozen=True):
     refusal: dict[str, Any] | None = None
 
 
+class Joined(Event, frozen=True):
+    """Another gateway is about to load the model on `at`: what was to come on `node` comes there."""
+
+    model: str
+    node: str
+    at: str
+
+
 class Loaded(Event, frozen=True):
     node: str
     model: str

@@ -68,6 +68,8 @@ def fold(fleet: Fleet, event: ev.Event, now: float) -> Fleet:
             return without_place(fleet, event.model, event.node)
         case ev.Fitted():
             return _fitted(fleet, event)
+        case ev.Joined():
+            return _joined(fleet, event)
         case ev.Loaded():
             return _loaded(fleet, event, now)
         case ev.LoadFailed():
@@ -528,6 +530,15 @@ def _for_now(refusal: dict[str, Any]) -> bool:
 
 def _whole(told: object) -> int:
     return max(0, told) if isinstance(told, int) else 0
+
+
+def _joined(fleet: Fleet, event: ev.Joined) -> Fleet:
+    place = fleet.place(event.model, event.node)
+    fleet = without_place(fleet, event.model, event.node)
+    if place is None or fleet.place(event.model, event.at) is not None:
+        return fleet
+    shares = _shares(fleet, control.Model(id=event.model), event.at)
+    return with_place(fleet, replace(place, node=event.at, shares=shares))
 
 
 def _loaded(fleet: Fleet, event: ev.Loaded, now: float) -> Fleet:

@@ -30,6 +30,8 @@ RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
 SHORT = 2
 """How many nodes of each kind are weighed before a decision."""
 MANY = 16
+REFEREES = 3
+"""Nodes that are asked in turn for an agreement: one may be hanging, another older than the question."""
 HARDLY_WORSE = 1.25
 """How much more work than the least a session's own node may have and is still preferred."""
 MOST = 16
@@ -383,6 +385,21 @@ def _distance(affinity: str, node: str) -> tuple[int, str]:
     A CRC is linear, and the least of three linear hashes is not each of them equally often; the product mends that.
     """
     return zlib.crc32(node.encode(), zlib.crc32(affinity.encode())) * 0x9E3779B1 & 0xFFFFFFFF, node
+
+
+def referees(fleet: Fleet, model: str) -> list[str]:
+    """The nodes to agree with before the model is loaded, the same ones in the same order for every gateway; none where
+    there is only one node to load it on."""
+    nodes = [name for name, node in fleet.nodes.items() if node.healthy or not node.seen]
+    return sorted(nodes, key=partial(_distance, model))[:REFEREES] if len(fleet.nodes) > 1 else []
+
+
+def may_join(fleet: Fleet, model: str, node: str, now: float) -> bool:
+    """Whether a load that another gateway began on `node` would serve this one too."""
+    if node not in fleet.nodes:
+        return False
+    verdict = appraise(fleet, model, fleet.nodes[node], now).verdict
+    return verdict not in (Verdict.NEVER, Verdict.CLOSED, Verdict.BACKOFF)
 
 
 def holders(fleet: Fleet, model: str, now: float) -> list[str]:

@@ -28,9 +28,10 @@ from helexa.neuron.api.counting import Counting
 from helexa.neuron.api.metrics import Metrics
 from helexa.neuron.api.relay import Relay
 from helexa.neuron.core import lifecycle as life
+from helexa.neuron.core.leases import Leases
 from helexa.neuron.keeper import Keeper, LoadJob, views
 from helexa.wire import envelopes
-from helexa.wire.control import CountTokens, Discovery, Event, Health, ModelSpec, Recycle, Unload
+from helexa.wire.control import CountTokens, Discovery, Event, Health, Lease, ModelSpec, Recycle, Unload
 
 T = TypeVar("T")
 Handler = Callable[[Request, Reply], Awaitable[None]]
@@ -61,6 +62,7 @@ class Api:
     def __init__(self, keeper: Keeper, node: Node, metrics: Metrics, relay: Relay, counting: Counting) -> None:
         self._keeper, self._node, self._metrics, self._relay = keeper, node, metrics, relay
         self._counting = counting
+        self._leases = Leases()
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "/discovery"): self._discovery,
             ("GET", "/health"): self._health,
@@ -73,6 +75,7 @@ class Api:
             ("POST", "/models/preflight"): self._preflight,
             ("POST", "/models/unload"): self._unload,
             ("POST", "/models/count_tokens"): self._count_tokens,
+            ("POST", "/leases"): self._lease,
             ("POST", "/drain"): self._drain,
             ("POST", "/undrain"): self._undrain,
             ("GET", "/v1/models"): self._v1_models,
@@ -205,6 +208,10 @@ class Api:
 
     async def _count_tokens(self, request: Request, reply: Reply) -> None:
         answers.send(reply, await self._counting(_decode(request, CountTokens)))
+
+    async def _lease(self, request: Request, reply: Reply) -> None:
+        self._leases, lease = self._leases.asked(_decode(request, Lease), asyncio.get_running_loop().time())
+        answers.send(reply, lease)
 
     async def _recycle(self, request: Request, reply: Reply) -> None:
         number = request.path.removeprefix("/devices/").removesuffix("/recycle")
