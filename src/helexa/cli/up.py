@@ -64,8 +64,7 @@ def up(
     began = time.monotonic()
     metrics_port = port + 1 if metrics_port is None else metrics_port
     _check_engine()
-    for name, number in (("gateway", port), ("metrics", metrics_port), ("neuron", neuron_port)):
-        _check_free(name, number)
+    _check_ports(gateway=port, metrics=metrics_port, neuron=neuron_port)
     home = state_dir or _state_home()
     profile = _profile(model)
     cortex_toml, neuron_toml = _write_files(home, profile, port, metrics_port, neuron_port)
@@ -124,6 +123,14 @@ class _Stop:
 def _check_engine() -> None:
     if importlib.util.find_spec("xllamacpp") is None:
         fail("the engine for GGUF models is not installed; run: pip install 'helexa[demo]'")
+
+
+def _check_ports(**ports: int) -> None:
+    if len(set(ports.values())) < len(ports):
+        told = ", ".join(f"{name} {number}" for name, number in ports.items())
+        fail(f"each needs a port of its own: {told}. Choose others with --port, --metrics-port and --neuron-port")
+    for name, number in ports.items():
+        _check_free(name, number)
 
 
 def _check_free(name: str, port: int) -> None:
