@@ -62,6 +62,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """A path on its socket that it answers between two steps, by which a step that never ends is noticed."""
     hears_on_write: bool = False
     """It notices that a client has left only when it writes, so it has to be made to write (`api/coax.py`)."""
+    counts_choices: bool = False
+    """It counts the tokens of each choice alone, and thoughts not at all (`api/usage.py`)."""
+    vocabulary: int | None = None
+    """Tokens there are, None where a request's token ids need not be looked at."""
     calls_by_schema: bool = False
     """A call that must come is asked of it as an answer by a schema (`core/chat/choice.py`)."""
     fields: tuple[str, ...] = ()

@@ -29,8 +29,10 @@ from helexa.wire.intake import (
 Choices: TypeAlias = Annotated[int, Meta(ge=1, le=128)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 LogProbs: TypeAlias = Annotated[int, Meta(ge=0, le=20)]
-Bias: TypeAlias = dict[int, Annotated[float, Meta(ge=-100, le=100)]]
+Bias: TypeAlias = Annotated[dict[Natural, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=4096)]
 """By token id, which JSON writes as a string."""
+LookBack: TypeAlias = Annotated[int, Meta(ge=-1, le=1_000_000)]
+"""Tokens; -1 is the whole window. Engines allocate as many as they are told."""
 
 # ── A client's request ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,11 +180,19 @@ class Generation(Asked, frozen=True, kw_only=True, gc=False):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     stop: str | list[str] | None = None
+    stop_token_ids: Annotated[list[Natural], Meta(max_length=64)] | None = None
     temperature: NotNegative | None = None
     top_p: Share | None = None
     top_k: TopK | None = None
     min_p: Share | None = None
+    typical_p: Share | None = None
+    typical: Share | None = None
+    xtc_probability: Share | None = None
+    xtc_threshold: Share | None = None
+    mirostat: Annotated[int, Meta(ge=0, le=2)] | None = None
     repetition_penalty: NotNegative | None = None
+    repeat_last_n: LookBack | None = None
+    dry_penalty_last_n: LookBack | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Int64 | None = None
@@ -211,6 +221,8 @@ class Request(Generation, frozen=True, kw_only=True, gc=False):
     logprobs: bool | None = None
     top_logprobs: LogProbs | None = None
     reasoning_effort: str | None = None
+    reasoning_format: Literal["none", "auto", "deepseek", "deepseek-legacy"] | None = None
+    chat_template_kwargs: dict[str, msgspec.Raw] | None = None
     verbosity: str | None = None
     modalities: list[str] | None = None
     audio: Unsupported = UNSET

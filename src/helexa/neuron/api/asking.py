@@ -8,12 +8,17 @@ would leave out is named.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
+from helexa.base.ids import fresh
 from helexa.neuron.api import coax
+from helexa.neuron.api.calling import Calls
+from helexa.neuron.api.likelihoods import Lists, StopTokens
+from helexa.neuron.api.rewriting import Stage
+from helexa.neuron.api.usage import Totals
 from helexa.neuron.core.chat import choice
 from helexa.neuron.harness import Facts
 from helexa.wire import intake
@@ -27,7 +32,9 @@ _NOT_SAMPLING: Final = frozenset(
 )  # fmt: skip
 _raw: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_TOKENIZE: Final = "/tokenize"
 _THINKING: Final = "enable_thinking"
+_REPLACED: Final = frozenset((_THINKING, "stop_token_ids"))
 _VARIABLES: Final = "chat_template_kwargs"
 _NO_EFFORT, _NO_THINKING, _NULL = msgspec.Raw(b'"none"'), msgspec.Raw(b"false"), msgspec.Raw(b"null")
 _NO_SCHEMA: Final = msgspec.Raw(b'{"type":"object","properties":{}}')
@@ -36,38 +43,62 @@ _NO_SCHEMA: Final = msgspec.Raw(b'{"type":"object","properties":{}}')
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """`body` is for the engine. Its answer begins with progress frames (`progress`), is a stream to be made whole
-    (`gathered`), is calls by a schema (`calls`). `ignored` are the fields that it will not see to."""
+    (`gathered`), is changed on its way (`stages`), needs its tokens added up (`totals`). `stops` is the stage that may
+    end it. `ignored` are the fields that it will not see to."""
 
     body: bytes
     progress: bool = False
     gathered: bool = False
-    calls: bool = False
+    stages: tuple[Stage, ...] = ()
+    stops: StopTokens | None = None
+    totals: Totals | None = None
     ignored: tuple[str, ...] = ()
 
 
 def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Question:
     """Raises InvalidRequest for what the model cannot do, naming the field."""
     _able(path, asked, facts)
-    fields = _raw.decode(body) if facts.fields else {}
-    ignored = [name for name in fields if not _known(name, facts)]
-    edits = _respelled(fields, facts) | _thinking(fields, facts)
-    calls = False
+    fields = _raw.decode(body) if facts.fields or path == _TOKENIZE else {}
+    ignored = [name for name in fields if facts.fields and not _known(name, facts)]
+    edits = _respelled(path, fields, facts) | _thinking(fields, facts)
+    must_call = False
     if isinstance(asked, shapes.Request) and asked.tools and facts.calls_by_schema:
-        calls = _must_call(asked)
-        changed, unheard = _call(asked, facts) if calls else _choice(asked, facts)
+        must_call = _must_call(asked)
+        changed, unheard = _call(asked, facts) if must_call else _choice(asked, facts)
         edits |= changed
         ignored += unheard
+    stops = _stop_tokens(asked, facts)
+    if stops is None and facts.fields and _stop_ids(asked):
+        ignored.append("stop_token_ids")
+    edits |= _likelihoods(asked, facts, stopping=stops is not None, calls=must_call)
     if edits:
-        kept = {name: raw for name, raw in fields.items() if name not in facts.spellings and name != _THINKING}
+        kept = {name: raw for name, raw in fields.items() if name not in facts.spellings and name not in _REPLACED}
         body = msgspec.json.encode(kept | edits)
-    if not facts.hears_on_write or path not in _STREAMABLE or _only_whole(asked):
-        return Question(body=body, calls=calls, ignored=tuple(ignored))
+    question = Question(
+        body=body, stages=_stages(asked, facts, stops, calls=must_call), stops=stops, ignored=(*ignored,)
+    )
+    if not facts.hears_on_write or path not in _STREAMABLE or (_only_whole(asked) and not must_call):
+        return question
+    return _streamed(question, asked, facts)
+
+
+def _streamed(question: Question, asked: shapes.Asked, facts: Facts) -> Question:
+    """The same, asked for as a stream, so that the engine hears when its client leaves."""
+    totals = _totals(asked, facts)
     if not asked.streamed:
-        body = coax.as_stream(body)
-        return Question(body=body, gathered=True, calls=calls, ignored=tuple(ignored))
-    progress = not coax.asks_for_progress(body)
-    body = coax.with_progress(body) if progress else body
-    return Question(body=body, progress=progress, calls=calls, ignored=tuple(ignored))
+        return replace(question, body=coax.as_stream(question.body), gathered=True, totals=totals)
+    progress = not coax.asks_for_progress(question.body)
+    body = coax.with_progress(question.body) if progress else question.body
+    return replace(question, body=body, progress=progress, totals=totals)
+
+
+def _totals(asked: shapes.Asked, facts: Facts) -> Totals | None:
+    if not facts.counts_choices or not isinstance(asked, shapes.Generation):
+        return None
+    told = asked.stream_options is not None and asked.stream_options.include_usage is True
+    if asked.streamed and not told and (asked.n or 1) == 1:
+        return None
+    return Totals(asked=told or not asked.streamed, thinks=facts.reasoning)
 
 
 def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
@@ -75,6 +106,10 @@ def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
     if ability is not None and ability not in facts.capabilities:
         hint = f"`{asked.model}` is not loaded for {ability}; its profile may set options = {{ {ability} = true }}"
         raise intake.refuse("model", hint)
+    if isinstance(asked, shapes.Generation) and facts.vocabulary is not None:
+        for name, tokens in (("logit_bias", asked.logit_bias), ("stop_token_ids", asked.stop_token_ids)):
+            if (most := max(tokens or (0,))) >= facts.vocabulary:
+                raise intake.refuse(name, f"there is no token {most}; the vocabulary has {facts.vocabulary}")
     if isinstance(asked, shapes.Request) and "vision" not in facts.capabilities:
         for index, message in enumerate(asked.messages):
             for at, part in enumerate(message.content if isinstance(message.content, list) else ()):
@@ -83,11 +118,12 @@ def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
 
 
 def _known(name: str, facts: Facts) -> bool:
-    return name in facts.fields or name in facts.spellings or name in _NOT_SAMPLING or name == _THINKING
+    return name in facts.fields or name in facts.spellings or name in _NOT_SAMPLING or name in _REPLACED
 
 
-def _respelled(fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec.Raw]:
-    return {facts.spellings[name]: raw for name, raw in fields.items() if name in facts.spellings}
+def _respelled(path: str, fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec.Raw]:
+    spellings = facts.spellings | ({"prompt": "content"} if path == _TOKENIZE and "content" not in fields else {})
+    return {spellings[name]: raw for name, raw in fields.items() if name in spellings}
 
 
 def _thinking(fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec.Raw]:
@@ -102,6 +138,45 @@ def _thinking(fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec
 def _only_whole(asked: shapes.Asked) -> bool:
     """llama.cpp tells no probabilities in a stream when tools are offered."""
     return isinstance(asked, shapes.Request) and bool(asked.tools and asked.logprobs and not asked.streamed)
+
+
+# ── Tokens and their probabilities ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _stop_ids(asked: shapes.Asked) -> frozenset[int]:
+    return frozenset(asked.stop_token_ids or ()) if isinstance(asked, shapes.Generation) else frozenset()
+
+
+def _stop_tokens(asked: shapes.Asked, facts: Facts) -> StopTokens | None:
+    """What ends an answer at a token, where the engine cannot. None beside tools: it tells no probabilities there."""
+    if not isinstance(asked, shapes.Generation) or not facts.fields or not _stop_ids(asked):
+        return None
+    if isinstance(asked, shapes.Request) and asked.tools:
+        return None
+    told = asked.stream_options is not None and asked.stream_options.include_usage is True
+    shown = bool(asked.logprobs) if isinstance(asked, shapes.Request) else getattr(asked, "logprobs", None) is not None
+    return StopTokens(_stop_ids(asked), asked.n or 1, shown=shown, usage=told or not asked.streamed)
+
+
+def _likelihoods(asked: shapes.Asked, facts: Facts, *, stopping: bool, calls: bool) -> dict[str, msgspec.Raw]:
+    """llama.cpp tells of no token at all where no rivals of it are asked for, and of twenty where nobody says."""
+    if not facts.fields:
+        return {}
+    more = {"timings_per_token": True} if stopping else {}
+    if isinstance(asked, shapes.Request) and (asked.logprobs or stopping) and not calls:
+        return _fields({"logprobs": True, "top_logprobs": asked.top_logprobs or 1, **more})
+    if isinstance(asked, shapes.CompletionRequest) and (asked.logprobs is not None or stopping):
+        return _fields({"logprobs": asked.logprobs or 1, **more})
+    return {}
+
+
+def _stages(asked: shapes.Asked, facts: Facts, stops: StopTokens | None, *, calls: bool) -> tuple[Stage, ...]:
+    stages: list[Stage] = [] if stops is None else [stops]
+    if facts.fields and isinstance(asked, shapes.CompletionRequest) and asked.logprobs is not None:
+        stages.append(Lists())
+    if calls:
+        stages.append(Calls(lambda: fresh("call_")))
+    return (*stages,)
 
 
 # ── Tools ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -133,7 +208,9 @@ def _call(asked: shapes.Request, facts: Facts) -> tuple[dict[str, msgspec.Raw], 
     functions = [_function(at, tool.function) for at, tool in _offered(asked) if tool.function]
     grammar, lost = choice.call_grammar(functions, parallel=bool(asked.parallel_tool_calls), tokens=tokens)
     form = {"response_format": {"type": "text"}, "json_schema": None, "grammar": grammar}
-    return _fields({"tools": _shown(asked), "tool_choice": "none", **form}), [f"schema.{name}" for name in lost]
+    untold = {"logprobs": False, "top_logprobs": None} if asked.logprobs else {}
+    unheard = [*(["logprobs"] if untold else []), *(f"schema.{name}" for name in lost)]
+    return _fields({"tools": _shown(asked), "tool_choice": "none", **form, **untold}), unheard
 
 
 def _fields(values: dict[str, object]) -> dict[str, msgspec.Raw]:

@@ -8,19 +8,19 @@ closes the upstream connection, which is how the engine learns of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
 from functools import partial
 
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
-from helexa.base.ids import fresh
 from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError
 from helexa.http1.message import Header, Request
 from helexa.http1.server import Reply
 from helexa.neuron.api import answers, asking, coax
-from helexa.neuron.api.calling import Calls
 from helexa.neuron.api.metrics import Metrics
+from helexa.neuron.api.rewriting import Rewriter
 from helexa.neuron.core import bounds
 from helexa.neuron.keeper import Keeper, Seat
 from helexa.wire import envelopes
@@ -93,12 +93,13 @@ class Relay:
             if answer.status >= 400:
                 raise BadAnswer(fault=upstream_fault(answer.status, await answer.read(ERROR_BODY_LIMIT)))
             if question.gathered:
-                pieces: list[bytes] = []
-                await answer.relay(pieces.append)
-                sink.whole(b"".join(pieces))
+                with contextlib.suppress(_Enough):
+                    await answer.relay(sink.keep)
+                sink.whole()
                 return
             sink.begin(answer)
-            await answer.relay(sink.write)
+            with contextlib.suppress(_Enough):
+                await answer.relay(sink.write)
             sink.end()
 
     async def _origin(self, socket: str) -> Origin:
@@ -127,7 +128,9 @@ class Sink:
         self._headers = _named(question.ignored)
         self._between_events = True
         self._prefill = coax.Prefill() if question.progress else None
-        self._calls = Calls(lambda: fresh("call_")) if question.calls else None
+        self._rewriter = Rewriter(question.stages, question.stops) if question.stages else None
+        self._kept: list[bytes] = []
+        self._totals = question.totals
         self._events = pulse
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
@@ -146,22 +149,32 @@ class Sink:
             self._reply.flush()  # the client learns that its request was taken before the first token is there
 
     def write(self, data: bytes) -> None:
-        """A piece of the answer."""
+        """A piece of the answer. Raises _Enough at its end, if the engine does not see that itself."""
         if self._prefill is not None:
             data = self._prefill.feed(data)
             if self._prefill.over:
                 self._prefill = None
-        if self._calls is not None:
-            data = self._calls.feed(data)
-        if not data:
-            return
-        self._last = self._loop.time()
-        self._between_events = data.endswith(b"\n\n")
-        self._reply.write(data)
+        if self._rewriter is not None:
+            data = self._rewriter.feed(data)
+        if self._totals is not None:
+            data = self._totals.feed(data)
+        if data:
+            self._last = self._loop.time()
+            self._between_events = data.endswith(b"\n\n")
+            self._reply.write(data)
+        if self._rewriter is not None and self._rewriter.over:
+            raise _Enough
 
-    def whole(self, stream: bytes) -> None:
-        """All of a stream, for a client that asked for the whole answer."""
-        told = stream if self._calls is None else self._calls.feed(stream)
+    def keep(self, data: bytes) -> None:
+        """A piece of a stream, for a client that asked for the whole answer."""
+        self._kept.append(data if self._rewriter is None else self._rewriter.feed(data))
+        if self._rewriter is not None and self._rewriter.over:
+            raise _Enough
+
+    def whole(self) -> None:
+        """That is all of it."""
+        stream = b"".join(self._kept)
+        told = stream if self._totals is None else self._totals.feed(stream)
         self._reply.send(200, answers.JSON + self._headers, coax.gather(told))
 
     def end(self) -> None:
@@ -195,6 +208,10 @@ class Sink:
             silent_s = 0.0
             self._last = self._loop.time()
         self._timer = self._loop.call_later(max(0.05, SIGN_OF_LIFE_S - silent_s), self._beat)
+
+
+class _Enough(Exception):
+    """The answer has come to its end before the engine's."""
 
 
 def _named(ignored: Sequence[str]) -> list[Header]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from helexa.neuron.core.chat import tools
+from helexa.neuron.core.chat.demanded import Demanded
 from helexa.neuron.core.chat.harmony import Harmony
 from helexa.neuron.core.chat.reasoning import CLOSE, OPEN, Reasoning
 from helexa.neuron.core.chat.stops import Stops
 from helexa.wire.canon import Text, Thought, ToolDelta
 
 Piece = Text | Thought | ToolDelta
+DEMANDED: Final = "demanded"
+"""The family of an answer that is held to the grammar of calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,8 @@ def opens_thoughts(prompt: str) -> bool:
 
 
 class Answer:
-    """The events of one answer. `family` is the calls' to look for, "" for none; `thinking` as in Reasoning, None for a
-    model that does not."""
+    """The events of one answer. `family` is the calls' to look for, "" for none, DEMANDED where there is nothing else;
+    `thinking` as in Reasoning, None for a model that does not."""
 
     def __init__(
         self, family: str, fresh_id: Callable[[], str], *, thinking: bool | None = None, stops: Sequence[str] = ()
@@ -44,7 +48,7 @@ class Answer:
         self._stops = Stops(stops)
         self._harmony = Harmony(self._number) if family == "harmony" else None
         self._reasoning = None if thinking is None else Reasoning(thinking=thinking)
-        self._tools = tools.splitter(family, self._number)
+        self._tools = Demanded(self._number) if family == DEMANDED else tools.splitter(family, self._number)
 
     @property
     def stopped(self) -> str | None:
@@ -52,9 +56,9 @@ class Answer:
         return self._stops.hit
 
     @property
-    def calls(self) -> int:
-        """How many calls it has made."""
-        return self._number.count
+    def called(self) -> bool:
+        """It has made calls, and none was cut off."""
+        return self._tools.whole if isinstance(self._tools, Demanded) else self._number.count > 0
 
     def feed(self, text: str) -> list[Piece]:
         """The events that `text` makes certain."""

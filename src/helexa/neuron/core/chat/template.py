@@ -35,11 +35,13 @@ class BadConversation(InvalidRequest):
 @dataclass(frozen=True, slots=True)
 class Habits:
     """What a template makes of a conversation, found out by trying. `typed`: it takes content as parts only. `objects`:
-    a call's arguments as an object, otherwise as JSON text. `tools`: it shows them to the model."""
+    a call's arguments as an object, otherwise as JSON text. `tools`: it shows them to the model. `nulls`: it takes a
+    turn without content, otherwise an empty text."""
 
     typed: bool = False
     objects: bool = True
     tools: bool = False
+    nulls: bool = True
 
 
 class Template:
@@ -95,7 +97,9 @@ class Template:
     def _shown(self, message: Message) -> Message:
         """A message as this template takes it."""
         shown = {name: value for name, value in message.items() if value is not None or name == "content"}
-        if not self.habits.typed and isinstance(message.get("content"), list):
+        if message.get("content") is None and not self.habits.nulls:
+            shown["content"] = ""
+        elif not self.habits.typed and isinstance(message.get("content"), list):
             shown["content"] = _text_of(message["content"])
         elif self.habits.typed and isinstance(message.get("content"), str):
             shown["content"] = [{"type": "text", "text": message["content"]}]
@@ -115,7 +119,8 @@ class Template:
         return Habits(
             typed=not plain,
             tools=_PROBE in self._try(question, tools=[{"type": "function", "function": function}]),
-            objects=f'"{_PROBE}"' in self._try(question, called),
+            objects=f'"{_PROBE}"' in (blank := self._try(question, called)),
+            nulls=bool(self._try(question, called | {"content": None})) or not blank,
         )
 
     def _try(self, *messages: Message, tools: Tools | None = None) -> str:

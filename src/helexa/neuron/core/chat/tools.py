@@ -48,11 +48,15 @@ class Numbered:
     def __call__(self, calls: Sequence[Call]) -> list[Piece]:
         pieces: list[Piece] = []
         for call in calls:
+            pieces.append(self.begin(call.name, call.id))
             text = json.dumps(call.arguments, ensure_ascii=False)
-            pieces.append(ToolDelta(index=self.count, name=call.name, id=call.id or self._fresh_id()))
-            pieces.append(ToolDelta(index=self.count, arguments=text))
-            self.count += 1
+            pieces.append(ToolDelta(index=self.count - 1, arguments=text))
         return pieces
+
+    def begin(self, name: str, given: str = "") -> ToolDelta:
+        """The event that begins a call; `given` is the id that the model gave it."""
+        self.count += 1
+        return ToolDelta(index=self.count - 1, name=name, id=given or self._fresh_id())
 
 
 class Plain:
@@ -138,7 +142,7 @@ class Between:
 
 class Remainder:
     """Calls that are the rest of the answer from a mark on, or all of it if it begins like one (`bare`): Llama 3,
-    Mistral, and an answer that was constrained to be a call."""
+    Mistral."""
 
     def __init__(self, opens: tuple[str, ...], parse: Parse, number: Numbered, *, bare: bool) -> None:
         self._opens, self._parse, self._number, self._bare = opens, parse, number, bare

@@ -48,6 +48,20 @@ class Props(msgspec.Struct):
     modalities: _Modalities = msgspec.field(default_factory=_Modalities)
 
 
+class _Meta(msgspec.Struct):
+    n_vocab: int | None = None
+
+
+class _Model(msgspec.Struct):
+    meta: _Meta = msgspec.field(default_factory=_Meta)
+
+
+class _Listed(msgspec.Struct):
+    """What llama.cpp's `/v1/models` says of the one model that it serves."""
+
+    data: list[_Model] = []
+
+
 class LlamaResident:
     """A model that llama.cpp serves."""
 
@@ -144,6 +158,11 @@ def read_props(path: str) -> Props:
     return msgspec.json.decode(ask(path, "GET", "/props")[1], type=Props)
 
 
+def _vocabulary(path: str) -> int | None:
+    listed = msgspec.json.decode(ask(path, "GET", "/v1/models")[1], type=_Listed)
+    return listed.data[0].meta.n_vocab if listed.data else None
+
+
 def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
     caps = props.chat_template_caps
     tools = caps.supports_tools or caps.supports_tool_calls
@@ -162,6 +181,8 @@ def _facts(props: Props, order: LoadOrder, params: Any, used_mb: int) -> Facts:
         kv_tokens=order.context * order.slots if params.kv_unified else None,
         pulse="/slots",  # answered by the thread that decodes, after the step it is at
         hears_on_write=True,
+        counts_choices=True,
+        vocabulary=_vocabulary(order.socket),
         calls_by_schema=True,
         fields=fields.KNOWN,
         spellings=fields.SPELLINGS,

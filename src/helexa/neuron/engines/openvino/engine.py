@@ -58,7 +58,9 @@ class OpenVinoResident:
         Path(order.socket).unlink(missing_ok=True)
         self._thread.start()
         self._live: _Live | None = self._call(_serve(order, pipeline, template, style, flaw))
-        self._facts = _facts(order, template, style, max(0, _resident_mb() - before_mb))
+        self._facts = _facts(
+            order, template, style, max(0, _resident_mb() - before_mb), len(pipeline.get_tokenizer().get_vocab())
+        )
 
     @property
     def facts(self) -> Facts:
@@ -99,7 +101,7 @@ async def _close(live: _Live) -> None:
     await asyncio.gather(live.steps, return_exceptions=True)
 
 
-def _facts(order: LoadOrder, template: Template | None, style: Style, used_mb: int) -> Facts:
+def _facts(order: LoadOrder, template: Template | None, style: Style, used_mb: int, vocabulary: int) -> Facts:
     tools = template is not None and template.habits.tools
     known = {"text": True, "tools": tools, "reasoning": style.thinks}
     return Facts(
@@ -111,6 +113,7 @@ def _facts(order: LoadOrder, template: Template | None, style: Style, used_mb: i
         reasoning=style.thinks,
         kv_tokens=_blocks(order) * BLOCK_TOKENS,
         pulse="/health",
+        vocabulary=vocabulary,
     )
 
 

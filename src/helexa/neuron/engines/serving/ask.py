@@ -18,9 +18,9 @@ MOST_CHOICES: Final = 16
 
 _HEARD: Final = frozenset((
     "model", "messages", "prompt", "tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens",
-    "stop", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repeat_penalty", "presence_penalty",
-    "frequency_penalty", "seed", "n", "logprobs", "stream", "stream_options", "ignore_eos", "chat_template_kwargs",
-    "reasoning_effort", "enable_thinking", "add_generation_prompt", "continue_final_message",
+    "stop", "stop_token_ids", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repeat_penalty",
+    "presence_penalty", "frequency_penalty", "seed", "n", "logprobs", "stream", "stream_options", "ignore_eos",
+    "chat_template_kwargs", "reasoning_effort", "enable_thinking", "add_generation_prompt", "continue_final_message",
 ))  # fmt: skip
 _WITHOUT_EFFECT: Final = frozenset((
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
@@ -61,6 +61,7 @@ class Ask:
     variables: dict[str, Any] = field(default_factory=dict[str, Any])
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
+    stop_tokens: frozenset[int] = frozenset()
     choices: int = 1
     logprobs: bool = False
     stream: bool = False
@@ -90,6 +91,7 @@ def read_chat(body: bytes, window: int) -> Ask:
         variables=_variables(request, raw),
         max_tokens=limit,
         stops=_stops(request.stop),
+        stop_tokens=frozenset(request.stop_token_ids or ()),
         choices=_choices(request.n),
         logprobs=bool(request.logprobs),
         stream=bool(request.stream),
@@ -109,6 +111,7 @@ def read_completion(body: bytes) -> Ask:
         prompt=_prompt(request.prompt),
         max_tokens=request.max_tokens,
         stops=_stops(request.stop),
+        stop_tokens=frozenset(request.stop_token_ids or ()),
         choices=_choices(request.n),
         logprobs=request.logprobs is not None,
         stream=bool(request.stream),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from helexa.neuron.core.chat.answer import Answer as Reading
 from helexa.neuron.core.chat.answer import Piece
 from helexa.neuron.core.chat.detokenize import Detokenizer
+from helexa.neuron.core.chat.logprobs import as_lists
 from helexa.neuron.engines.serving.bodies import Answer
 from helexa.wire.canon import Text, Thought
 
@@ -35,6 +37,7 @@ class Choice:
         pieces: Sequence[bytes],
         *,
         logprobs: bool,
+        stop_tokens: AbstractSet[int],
         write: Callable[[bytes], None] | None,
     ) -> None:
         self._index, self._answer, self._reading, self._write = index, answer, reading, write
@@ -42,6 +45,8 @@ class Choice:
         self._message = Message()
         self._logprobs: list[dict[str, Any]] | None = [] if logprobs else None
         self._told = 0
+        self._stop_tokens = stop_tokens
+        self._stop_token: int | None = None
         self.tokens = 0
         self.thought_tokens = 0
         self.finish: str | None = None
@@ -52,7 +57,9 @@ class Choice:
             self._write(self._answer.frame({"role": "assistant", "content": ""}, self._index))
 
     def take(self, tokens: Sequence[int], logprobs: Sequence[float]) -> bool:
-        """What a step made; whether a stop string has ended it."""
+        """What a step made; whether a stop string or token has ended it."""
+        if self._stop_tokens:
+            tokens = self._before_stop(tokens)
         self.tokens += len(tokens)
         if self._logprobs is not None:
             self._logprobs += [self._logprob(*each) for each in zip(tokens, logprobs, strict=False)]
@@ -60,15 +67,26 @@ class Choice:
         if pieces and isinstance(pieces[0], Thought):
             self.thought_tokens += len(tokens)
         self._tell(pieces)
-        return self._reading.stopped is not None
+        return self._stop_reason is not None
+
+    def _before_stop(self, tokens: Sequence[int]) -> Sequence[int]:
+        at = next((at for at, token in enumerate(tokens) if token in self._stop_tokens), None)
+        if at is None:
+            return tokens
+        self._stop_token = tokens[at]
+        return tokens[:at]
+
+    @property
+    def _stop_reason(self) -> str | int | None:
+        return self._stop_token if self._reading.stopped is None else self._reading.stopped
 
     def end(self, finish: Finish) -> None:
         """The sequence is complete."""
         self._tell(self._reading.feed(self._detokenizer.end()))
         self._tell(self._reading.end())
-        if self._reading.stopped is not None:
+        if self._stop_reason is not None:
             finish = "stop"
-        self.finish = "tool_calls" if self._reading.calls and finish == "stop" else finish
+        self.finish = "tool_calls" if self._reading.called and finish == "stop" else finish
 
     def last_frame(self, **more: object) -> bytes:
         """The frame that says why it ended."""
@@ -104,8 +122,8 @@ class Choice:
             return
         choice = self._answer.choice(delta, self._index)
         if self._logprobs is not None:
-            fresh, self._told = self._logprobs[self._told :], len(self._logprobs)
-            choice["logprobs"] = {"content": fresh}
+            choice["logprobs"] = self._likelihoods(self._logprobs[self._told :])
+            self._told = len(self._logprobs)
         self._write(self._answer.streamed(choice))
 
     def _call(self, delta: dict[str, Any]) -> None:
@@ -118,11 +136,18 @@ class Choice:
 
     def _closed(self, choice: dict[str, Any]) -> dict[str, Any]:
         closed = {"index": self._index} | choice | self._ending()
-        return closed if self._logprobs is None else closed | {"logprobs": {"content": self._logprobs}}
+        return closed if self._logprobs is None else closed | {"logprobs": self._likelihoods(self._logprobs)}
+
+    def _likelihoods(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """The last of them, as the endpoint speaks."""
+        if self._answer.chat:
+            return {"content": entries}
+        before = (self._logprobs or [])[: -len(entries) or None] if entries else []
+        return as_lists(entries, sum(len(entry["token"]) for entry in before))
 
     def _ending(self) -> dict[str, Any]:
-        """Why it ended, and the stop string if that is why."""
-        stopped = self._reading.stopped
+        """Why it ended, and the stop string or token if that is why."""
+        stopped = self._stop_reason
         return {"finish_reason": self.finish} | ({} if stopped is None else {"stop_reason": stopped})
 
     def _logprob(self, token: int, logprob: float) -> dict[str, Any]:

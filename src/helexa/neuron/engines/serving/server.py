@@ -19,8 +19,8 @@ from helexa.base.errors import HelexaError, InvalidRequest, NotFound, Unavailabl
 from helexa.base.ids import fresh
 from helexa.http1.message import Header, Request
 from helexa.http1.server import Reply
+from helexa.neuron.core.chat.answer import DEMANDED, Style, opens_thoughts
 from helexa.neuron.core.chat.answer import Answer as Reading
-from helexa.neuron.core.chat.answer import Style, opens_thoughts
 from helexa.neuron.core.chat.template import Template
 from helexa.neuron.engines.serving import bodies
 from helexa.neuron.engines.serving.ask import Ask, Sampling, read_chat, read_completion
@@ -157,7 +157,7 @@ class ModelServer:
         """How the answer is read: a call alone where one was demanded, else as the model's template shows."""
         style = self._model.style
         if ask.called:
-            return lambda: Reading("json", _call_id, stops=ask.stops)
+            return lambda: Reading(DEMANDED, _call_id, stops=ask.stops)
         family = style.family if ask.tools or style.family == "harmony" else ""
         thinking = opens_thoughts(prompt) if style.thinks and ask.sampling.grammar is None else None
         return lambda: Reading(family, _call_id, thinking=thinking, stops=ask.stops)
@@ -172,7 +172,11 @@ class ModelServer:
         write = reply.write if ask.stream else None
         pieces = self._model.words.pieces
         made = [
-            Strand(Choice(index, answer, reading(), pieces, logprobs=ask.logprobs, write=write))
+            Strand(
+                Choice(
+                    index, answer, reading(), pieces, logprobs=ask.logprobs, stop_tokens=ask.stop_tokens, write=write
+                )
+            )
             for index in range(ask.choices)
         ]
         headers = _headers(ask)

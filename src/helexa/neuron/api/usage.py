@@ -1,0 +1,62 @@
+"""What an answer cost, where the engine counts each choice alone and does not say how many tokens were thoughts. Pure.
+
+Works on the bytes as they pass: only the chunks that tell counts are read, and thoughts are counted by their chunks, of
+which there is one for each token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from helexa.wire import sse
+
+_END = b"\n\n"
+_COUNTS, _THOUGHT = b'"timings":{', b'"reasoning_content":"'
+_chunk = msgspec.json.Decoder(dict[str, Any])
+
+
+class Totals:
+    """Takes a stream cut anywhere. Counts come once, for all choices together: as usage at its end where the client
+    `asked` for that, else beside the last word of the last choice. `thinks`: the model may."""
+
+    def __init__(self, *, asked: bool, thinks: bool) -> None:
+        self._asked, self._thinks = asked, thinks
+        self._held = b""
+        self._thoughts = self._made = 0
+        self._last: dict[str, Any] | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """What of the stream `data` makes certain."""
+        if self._held or not data.endswith(_END):
+            whole, end, self._held = (self._held + data).rpartition(_END)
+            data = whole + end
+        if self._thinks:
+            self._thoughts += data.count(_THOUGHT)
+        if _COUNTS not in data and self._last is None:
+            return data
+        return b"".join(self._frame(frame) for frame in data.split(_END) if frame)
+
+    def _frame(self, frame: bytes) -> bytes:
+        if self._last is not None and frame.endswith(b"[DONE]"):
+            return sse.encode(msgspec.json.encode(self._last)) + sse.DONE
+        if _COUNTS not in frame:
+            return frame + _END
+        chunk = _chunk.decode(frame.removeprefix(b"data:"))
+        usage, choices = chunk.pop("usage", None), chunk["choices"]
+        if usage is None and (self._asked or not any(choice["finish_reason"] for choice in choices)):
+            return frame + _END
+        self._made += chunk["timings"].get("predicted_n", 0)
+        chunk["timings"]["predicted_n"] = self._made
+        if usage is not None and self._asked:
+            self._last = chunk | {"choices": [], "usage": self._total(usage)}
+            del chunk["timings"]
+        return sse.encode(msgspec.json.encode(chunk)) if choices else b""
+
+    def _total(self, usage: dict[str, Any]) -> dict[str, Any]:
+        return usage | {
+            "completion_tokens": self._made,
+            "total_tokens": usage["prompt_tokens"] + self._made,
+            "completion_tokens_details": {"reasoning_tokens": self._thoughts},
+        }
