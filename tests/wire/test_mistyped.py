@@ -53,6 +53,8 @@ BODIES += [
     }),
     ("full chat", "chat", {
         "model": "m", "n": 1, "stop": "x", "logit_bias": {"5": 1}, "seed": 1, "logprobs": True, "top_logprobs": 2,
+        "stop_token_ids": [1], "repeat_last_n": -1, "dry_penalty_last_n": 64, "mirostat": 2, "typical_p": 1,
+        "xtc_probability": 0, "xtc_threshold": 0.1, "reasoning_format": "none", "chat_template_kwargs": {"a": 1},
         "stream_options": {"include_usage": True}, "reasoning_effort": "low", "modalities": ["text"], "audio": None,
         "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}},
         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}},

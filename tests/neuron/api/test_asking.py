@@ -17,6 +17,8 @@ LLAMA = msgspec.structs.replace(
     PLAIN,
     hears_on_write=True,
     calls_by_schema=True,
+    counts_choices=True,
+    vocabulary=100,
     fields=("messages", "stream", "stream_options", "tools", "tool_choice", "logprobs", "temperature",
             "reasoning_effort", "chat_template_kwargs"),
     spellings={"repetition_penalty": "repeat_penalty"},
@@ -59,6 +61,20 @@ def test_probabilities_beside_tools_are_asked_for_whole() -> None:
     question = ask(tools=TOOLS, logprobs=True, top_logprobs=1)
     assert not question.gathered
     assert "stream" not in sent(question)
+
+
+def test_tokens_are_told_of_where_there_is_a_token_to_stop_at() -> None:
+    question = ask(stop_token_ids=[5])
+    assert (sent(question)["logprobs"], "stop_token_ids" in sent(question)) == (True, False)
+    assert question.stops is not None
+    assert ask(stop_token_ids=[5], tools=TOOLS).ignored == ("tools", "stop_token_ids")
+
+
+@pytest.mark.parametrize(("field", "tokens"), [("stop_token_ids", [3, 100]), ("logit_bias", {"100": 1})])
+def test_a_token_that_there_is_not_is_refused(field: str, tokens: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        ask(**{field: tokens})
+    assert refused.value.fields["param"] == field
 
 
 def test_a_field_goes_by_the_name_that_the_engine_knows() -> None:
@@ -106,7 +122,7 @@ def test_fields_that_the_engine_does_not_see_to_are_named_and_who_asks_is_not_on
 )
 def test_a_call_that_must_come_is_asked_for_by_a_grammar(choice: Any) -> None:
     question = ask(tools=TOOLS, tool_choice=choice)
-    assert question.calls
+    assert len(question.stages) == 1
     body = sent(question)
     assert body["tool_choice"] == "none"
     names = [tool["function"]["name"] for tool in body["tools"]]
@@ -134,7 +150,7 @@ def test_tools_that_the_template_does_not_show_are_named_as_ignored() -> None:
 
 def test_an_engine_that_sees_to_calls_itself_gets_them_as_they_are() -> None:
     question = ask(PLAIN, tools=TOOLS, tool_choice="required")
-    assert not question.calls
+    assert question.stages == ()
     assert sent(question)["tool_choice"] == "required"
 
 

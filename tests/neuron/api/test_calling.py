@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from helexa.neuron.api import coax
 from helexa.neuron.api.calling import Calls
+from helexa.neuron.api.rewriting import Rewriter
 from helexa.neuron.engines.serving import bodies
 
 
@@ -22,7 +23,7 @@ def streamed(said: str, size: int, finish: str = "stop") -> bytes:
 
 
 def told(stream: bytes, cut: int = 1 << 20) -> dict[str, Any]:
-    calls, got = Calls(lambda: "call_1"), b""
+    calls, got = Rewriter([Calls(lambda: "call_1")]), b""
     for at in range(0, len(stream), cut):
         got += calls.feed(stream[at : at + cut])
     return msgspec.json.decode(coax.gather(got))["choices"][0]

@@ -57,6 +57,17 @@ REFUSED = [
     ({"logprobs": True, "top_logprobs": 10**6}, "top_logprobs"),
     ({"seed": "x"}, "seed"),
     ({"repeat_penalty": 0}, "repeat_penalty"),
+    ({"repeat_last_n": 2**31 - 1}, "repeat_last_n"),
+    ({"dry_multiplier": 1, "dry_penalty_last_n": 2**31 - 1}, "dry_penalty_last_n"),
+    ({"typical_p": -1}, "typical_p"),
+    ({"mirostat": 7}, "mirostat"),
+    ({"reasoning_format": "no such"}, "reasoning_format"),
+    ({"chat_template_kwargs": "x"}, "chat_template_kwargs"),
+    ({"logit_bias": {"49152": 1}}, "logit_bias"),
+    ({"logit_bias": {"-1": 1}}, "logit_bias"),
+    ({"logit_bias": {str(token): 1 for token in range(10_000)}}, "logit_bias"),
+    ({"stop_token_ids": [49152]}, "stop_token_ids"),
+    ({"stop_token_ids": "x"}, "stop_token_ids"),
 ]  # fmt: skip
 
 

@@ -102,9 +102,24 @@ async def test_a_streamed_call_is_the_same_call_in_fragments_with_a_stable_index
     )
     deltas = [call for event in got.events[:-1] for call in event["choices"][0]["delta"].get("tool_calls", ())]
     assert {delta["index"] for delta in deltas} == {0}
+    assert len(deltas) > 4
     assert [delta["function"]["name"] for delta in deltas if "name" in delta["function"]] == [whole[0][0]]
     assert msgspec.json.decode("".join(delta["function"].get("arguments", "") for delta in deltas)) == whole[0][1]
     assert got.events[-2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+async def test_probabilities_of_a_call_that_must_come_are_named_as_not_told(chat: Chat) -> None:
+    for stream in (False, True):
+        got = await chat.ask(
+            QUESTION,
+            tools=TOOLS,
+            tool_choice="required",
+            max_tokens=LIMIT,
+            logprobs=True,
+            top_logprobs=2,
+            stream=stream,
+        )
+        assert (got.status, got.header(b"x-helexa-ignored")) == (200, b"logprobs"), got.body
 
 
 async def test_a_call_that_has_no_room_is_text(chat: Chat) -> None:

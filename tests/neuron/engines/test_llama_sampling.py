@@ -55,6 +55,21 @@ async def test_a_stop_string_ends_the_answer_and_is_not_in_it(chat: Chat) -> Non
     assert stop not in got.json["choices"][0]["message"]["content"]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_stop_token_ends_the_answer_and_is_not_in_it(chat: Chat, stream: bool) -> None:
+    whole = await chat.say(STORY)
+    word = whole.split()[2]
+    tokens = (await chat.post("/tokenize", {"model": chat.model, "content": f" {word}"})).json["tokens"]
+    got = await chat.ask(STORY, stop_token_ids=tokens, stream=stream, stream_options={"include_usage": True})
+    said = got.text if stream else got.json["choices"][0]["message"]["content"]
+    ends = [each["choices"][0] for each in got.events[:-1] if each["choices"]] if stream else got.json["choices"]
+    usage = got.events[-2]["usage"] if stream else got.json["usage"]
+    assert said == whole[: whole.index(f" {word}")]
+    assert (ends[-1]["finish_reason"], ends[-1]["stop_reason"]) == ("stop", tokens[0])
+    assert usage["completion_tokens"] < 8
+    assert not any(each.get("logprobs") for each in ends)
+
+
 async def test_a_bias_forbids_a_token(chat: Chat) -> None:
     first = (await chat.say(STORY, max_tokens=1)).strip()
     tokens = (await chat.post("/tokenize", {"model": chat.model, "content": first})).json["tokens"]
@@ -70,10 +85,24 @@ async def test_logprobs_tell_each_token_and_its_rivals(chat: Chat) -> None:
     assert said == got.json["choices"][0]["message"]["content"]
 
 
-async def test_several_choices_come_under_their_own_indexes(chat: Chat) -> None:
-    got = await chat.ask(STORY, n=3, seed=1, **WILD)
+async def test_several_choices_come_under_their_own_indexes_and_are_all_counted(chat: Chat) -> None:
+    asked = {"n": 3, "seed": 1, "ignore_eos": True, **WILD}
+    got = await chat.ask(STORY, **asked)
     assert [choice["index"] for choice in got.json["choices"]] == [0, 1, 2]
     assert len({choice["message"]["content"] for choice in got.json["choices"]}) > 1
+    streamed = await chat.ask(STORY, stream=True, stream_options={"include_usage": True}, **asked)
+    usages = [event["usage"] for event in streamed.events[:-1] if event.get("usage")]
+    assert [usage["completion_tokens"] for usage in (got.json["usage"], *usages)] == [36, 36]
+
+
+async def test_completions_tell_probabilities_in_lists(chat: Chat) -> None:
+    body = {"model": chat.model, "prompt": "one two", "max_tokens": 3, "temperature": 0, "logprobs": 2}
+    choice = (await chat.post("/v1/completions", body)).json["choices"][0]
+    told = choice["logprobs"]
+    assert "".join(told["tokens"]) == choice["text"]
+    assert told["text_offset"][0] == 0
+    assert [len(top) for top in told["top_logprobs"]] == [2, 2, 2]
+    assert len(told["token_logprobs"]) == 3
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
@@ -105,6 +134,11 @@ async def test_an_answer_by_a_schema_is_json_of_that_schema(chat: Chat) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "c", "strict": True, "schema": colours}}
     said = msgspec.json.decode(await chat.say("A colour?", response_format=form, max_tokens=80))
     assert said["colour"] in ("red", "blue")
+
+
+async def test_a_text_to_tokenize_may_be_called_a_prompt(chat: Chat) -> None:
+    tokens = (await chat.post("/tokenize", {"model": chat.model, "prompt": "hello world"})).json["tokens"]
+    assert tokens == (await chat.post("/tokenize", {"model": chat.model, "content": "hello world"})).json["tokens"]
 
 
 async def test_the_last_assistant_turn_is_gone_on_with_and_not_repeated(chat: Chat) -> None:

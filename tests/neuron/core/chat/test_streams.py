@@ -46,6 +46,8 @@ FAMILIES = [
     ("mistral", MISTRAL_NEW),
     ("harmony", HARMONY),
     ("json", '{"name": "get", "arguments": {"q": "x"}}'),
+    ("demanded", '{"name": "get", "arguments": {"q": "x"}}'),
+    ("demanded", '[{"name": "get", "arguments": {"q": "x"}}]'),
 ]
 
 
@@ -124,11 +126,30 @@ def test_an_id_that_the_model_gave_is_kept() -> None:
         ("llama3", '{"name": "get", "parameters": 3}'),
         ("mistral", "[TOOL_CALLS] nothing"),
         ("json", '{"name": '),
+        ("demanded", '{"name": "get", "argu'),
         ("harmony", "no header at all"),
     ],
 )
 def test_a_call_that_does_not_parse_is_text(family: str, text: str) -> None:
     assert told(an_answer(family), list(text)) == ("", text, [])
+
+
+def test_a_call_that_must_come_is_told_as_it_grows() -> None:
+    arguments = json.dumps({"q": 'a "}" b\\', "deep": {"x": [{}]}})
+    answer = an_answer("demanded")
+    events = [answer.feed(sign) for sign in f'[{{"name": "get", "arguments": {arguments}}}, ']
+    told_of = [event for made in events for event in made if isinstance(event, ToolDelta)]
+    assert [event.name for event in told_of if event.name] == ["get"]
+    assert "".join(event.arguments for event in told_of) == arguments
+    assert len(told_of) == len(arguments) + 1
+    assert answer.called
+
+
+def test_a_call_that_was_cut_off_stands_but_does_not_count() -> None:
+    answer = an_answer("demanded")
+    events = [*answer.feed('{"name": "get", "arguments": {"q": "a } b'), *answer.end()]
+    assert "".join(event.arguments for event in events if isinstance(event, ToolDelta)) == '{"q": "a } b'
+    assert not answer.called
 
 
 def test_a_good_call_after_a_broken_one_is_a_call() -> None:

@@ -127,6 +127,11 @@ def test_text_becomes_parts_for_a_template_that_wants_parts() -> None:
     assert typed.render([USER]) == f"[{USER['content']}]"
 
 
+def test_a_turn_without_content_is_an_empty_text_for_a_template_that_wants_text() -> None:
+    plain = template("{% for m in messages %}{{ '[' + m.content + ']' }}{% endfor %}")
+    assert plain.render([USER, calls({}) | {"content": None}]) == f"[{USER['content']}][]"
+
+
 def test_a_last_turn_of_the_assistants_is_continued() -> None:
     prompt = template(source("qwen")).render([USER, {"role": "assistant", "content": "It is "}], continued=True)
     assert prompt.endswith("It is")
