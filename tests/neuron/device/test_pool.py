@@ -132,6 +132,11 @@ async def test_a_job_that_its_worker_did_not_survive_fails_with_how_it_went(watc
         await watched.load("m", tmp_path / "s", fail="crash:load")
 
 
+def test_the_last_words_of_a_lost_worker_are_in_the_error() -> None:
+    error = WorkerLost(worker="cpu-dev-0", how="killed by SIGABRT", lines=("loading", "GGML_ASSERT(layers) failed"))
+    assert error.message.endswith("(killed by SIGABRT): loading; GGML_ASSERT(layers) failed")
+
+
 async def test_a_device_fault_poisons_the_worker_and_a_fresh_one_follows(watched: Watched, tmp_path: Path) -> None:
     with pytest.raises(JobFailed) as failure:
         await watched.load("m", tmp_path / "s", fail="fault")

@@ -16,6 +16,7 @@ from helexa.neuron.core.plan import RemoteFile
 from helexa.neuron.sources import download
 from helexa.neuron.sources.hub import Hub
 from helexa.testing.hub import MockHub
+from tests.neuron.helpers import HastyClock
 
 BODY = os.urandom(3 * 1024 * 1024)
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -37,7 +38,8 @@ def hub(server: MockHub, tmp_path: Path) -> Hub:
 
 
 def client_of(server: MockHub, folder: Path, token: str | bool = False) -> Hub:
-    return Hub(endpoint=server.url, token=token, cache_dir=folder / "hub", locks=folder / "locks")
+    clock = HastyClock()
+    return Hub(endpoint=server.url, token=token, cache_dir=folder / "hub", locks=folder / "locks", clock=clock)
 
 
 def silent(stage: str, progress: float | None) -> None:
@@ -146,7 +148,10 @@ async def test_a_listing_that_fails_is_refused_with_its_cause(
 
 
 async def test_an_unknown_repository_is_refused_at_once(hub: Hub) -> None:
-    assert (await refused(hub, "org/other")).fields["transient"] is False
+    refusal = await refused(hub, "org/other")
+    assert refusal.fields["transient"] is False
+    assert "HF_TOKEN" in str(refusal.fields["suggestion"])
+    assert refusal.message.startswith("check the spelling")
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "org/na me", "org/..", "-org/name"])
@@ -154,9 +159,15 @@ async def test_a_name_that_no_hub_can_have_is_refused(hub: Hub, name: str) -> No
     assert (await refused(hub, name)).fields["kind"] == "repo_fetch_failed"
 
 
-async def test_a_busy_server_in_the_middle_of_a_download_is_tried_again(hub: Hub, server: MockHub) -> None:
+async def test_a_busy_server_in_the_middle_of_a_download_is_tried_again_ever_later(
+    server: MockHub, tmp_path: Path
+) -> None:
+    clock = HastyClock()
     server.fail(503, path="/blobs/*", times=2)
+    server.fail(429, path="/blobs/*", headers={"Retry-After": "7"})
+    hub = Hub(endpoint=server.url, token=False, cache_dir=tmp_path / "hub", locks=tmp_path / "locks", clock=clock)
     assert (await fetched(hub)).read_bytes() == BODY
+    assert clock.slept == [1.0, 2.0, 7.0]
 
 
 async def test_an_address_that_expired_is_asked_for_anew(hub: Hub, server: MockHub) -> None:

@@ -80,7 +80,8 @@ class Relay:
             sink.fail(Unavailable(model=seat.model_id, reason="its worker has ended", retry_after=2.0))
         except UpstreamError as error:
             log.warning("%s: its engine failed while it answered: %s", seat.model_id, error)
-            sink.fail(UpstreamFailed(node=seat.model_id, reason=str(error), model=seat.model_id))
+            said = f"The answer of `{seat.model_id}` broke off: its engine failed."
+            sink.fail(UpstreamFailed(said, node=seat.model_id, model=seat.model_id))
         except HelexaError as error:
             sink.fail(error)
         finally:

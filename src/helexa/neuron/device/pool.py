@@ -321,7 +321,7 @@ class Pool:
     def _stillborn(self, post: _Post, error: WorkerLost) -> float:
         """A worker that died before its hello; returns how long to wait before the next."""
         post.stillborn += 1
-        cause = "; ".join((error.message, *error.lines))
+        cause = error.message
         post.exit = Exit(how=str(error.fields.get("how", "")), at=self._clock.wall(), lines=error.lines)
         log.error("worker %s did not start: %s", post.seat.worker, cause)
         if post.stillborn < GIVE_UP_AFTER:

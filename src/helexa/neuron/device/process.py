@@ -33,11 +33,13 @@ class WorkerLost(HelexaError):
     code = "worker_lost"
     status = 500
 
-    @property
-    def lines(self) -> tuple[str, ...]:
+    def __init__(self, *, worker: str, how: str, lines: tuple[str, ...] = ()) -> None:
+        super().__init__(worker=worker, how=how)
+        self.lines = lines
         """The last lines that the worker wrote."""
-        lines = self.fields.get("lines", ())
-        return lines if isinstance(lines, tuple) else ()  # pyright: ignore[reportUnknownVariableType]
+        if lines:
+            self.message = f"{self.message.removesuffix('.')}: {'; '.join(lines)}"
+            self.args = (self.message,)
 
 
 class JobFailed(HelexaError):

@@ -80,4 +80,5 @@ class Cache(Protocol):
 def fetch_failed(model_id: str, cause: str, *, transient: bool, suggestion: str = "") -> Refused:
     """The refusal of a source that could not be read."""
     facts = {"suggestion": suggestion} if suggestion else {}
-    return refusal("repo_fetch_failed", model_id, cause, cause=cause, transient=transient, **facts)
+    detail = f"{suggestion} ({cause})" if suggestion else cause
+    return refusal("repo_fetch_failed", model_id, detail, cause=cause, transient=transient, **facts)

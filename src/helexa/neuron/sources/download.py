@@ -11,6 +11,7 @@ from typing import IO, Final
 
 import httpx2
 
+from helexa.base.clock import Clock
 from helexa.neuron.sources.disk import free_bytes, sha256_of
 
 CHUNK: Final = 4 * 1024 * 1024
@@ -20,13 +21,16 @@ LEAST_FREE: Final = 128 * 1024 * 1024
 _TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
 _MOVED: Final = frozenset({401, 403, 404, 410})
 _BUSY: Final = frozenset({408, 425, 429})
+_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
 
 
 class DownloadFailed(Exception):
-    """It did not come; `transient` says whether another try may help, `status` what the server answered."""
+    """It did not come; `transient` says whether another try may help, `status` what the server answered, `after_s` when
+    it wants to be asked again."""
 
-    def __init__(self, cause: str, *, transient: bool, status: int | None = None) -> None:
-        self.cause, self.transient, self.status = cause, transient, status
+    def __init__(self, cause: str, *, transient: bool, status: int | None = None, after_s: float = 0.0) -> None:
+        self.cause, self.transient, self.status, self.after_s = cause, transient, status, after_s
         super().__init__(cause)
 
 
@@ -57,6 +61,7 @@ async def download(
     size: int,
     sha256: str | None,
     tell: Callable[[str, int], None],
+    clock: Clock,
 ) -> None:
     """Bring `target` here. `tell` hears ("download", bytes so far) and ("verify", bytes read).
 
@@ -66,7 +71,7 @@ async def download(
     partial = target.with_name(target.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     async with httpx2.AsyncClient(follow_redirects=True, timeout=_TIMEOUT) as client:
-        await _until_whole(client, locate, partial, size, lambda done: tell("download", done))
+        await _until_whole(client, locate, partial, size, lambda done: tell("download", done), clock)
     if sha256 is not None:
         await _verify(partial, sha256, tell)
     os.replace(partial, target)
@@ -88,8 +93,9 @@ async def _until_whole(
     partial: Path,
     size: int,
     tell: Callable[[int], None],
+    clock: Clock,
 ) -> None:
-    """Attempt after attempt, each from where the last one broke off."""
+    """Attempt after attempt, each from where the last one broke off; ever later while they bring nothing."""
     fruitless = 0
     with partial.open("ab") as file:
         if file.tell() > size:
@@ -107,6 +113,8 @@ async def _until_whole(
             fruitless = 0 if file.seek(0, os.SEEK_END) > had else fruitless + 1
             if fruitless >= FRUITLESS_TRIES:
                 raise problem
+            if fruitless and problem.transient:  # an address that expired is asked for anew at once
+                await clock.sleep(min(max(problem.after_s, _PAUSE_S * 2**fruitless), _LONGEST_PAUSE_S))
 
 
 async def _attempt(
@@ -142,7 +150,13 @@ def _check(answer: httpx2.Response) -> None:
     status = answer.status_code
     if status not in {200, 206}:
         transient = status >= 500 or status in _BUSY
-        raise DownloadFailed(f"the server answered {status}", transient=transient, status=status)
+        after_s = seconds(answer.headers.get("retry-after", ""))
+        raise DownloadFailed(f"the server answered {status}", transient=transient, status=status, after_s=after_s)
+
+
+def seconds(retry_after: str) -> float:
+    """A `Retry-After` in seconds; one that is a date or nonsense as 0: our own pause will do."""
+    return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
 
 
 def _write(file: IO[bytes], chunk: bytearray, to_come: int) -> None:

@@ -42,9 +42,18 @@ async def shape_of(source: Source, selection: Selection) -> ModelShape | None:
 async def _gguf(source: Source, selection: Selection) -> ModelShape:
     first, *others = [f for f in selection.files if "mmproj" not in f.name.lower()]
     header = await gguf_header(source, selection, first)
+    if not others:
+        _check_layers(header)
     await _try_template(selection, first, header)
     more = sum(file.size_bytes or 0 for file in others)
     return await asyncio.to_thread(gguf_shape, header, weight_bytes=header.weight_bytes + more)
+
+
+def _check_layers(header: Header) -> None:
+    """Every layer has tensors of its own. llama.cpp aborts on more layers than it was built for: the whole worker."""
+    layers = header.number("block_count") or 0
+    if layers > len(header.tensors):
+        raise NotGguf(f"it says that it has {layers} layers, in {len(header.tensors)} tensors")
 
 
 async def _try_template(selection: Selection, file: RemoteFile, header: Header) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from helexa.base.clock import Clock, SystemClock
 from helexa.base.ids import SourceId
 from helexa.neuron.core.listing import Listing, classify
 from helexa.neuron.core.plan import RemoteFile, Warmth
@@ -47,11 +48,13 @@ class Hub:
         token: str | bool | None = None,
         cache_dir: Path | None = None,
         locks: Path,
+        clock: Clock | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._token = token
         self._cache_dir = cache_dir
         self._turns = Turnstile(locks)
+        self._clock = clock or SystemClock()
         self._revisions: dict[str, str] = {}
 
     @property
@@ -115,7 +118,7 @@ class Hub:
                 self._revisions[source.name] = revision
                 return Listing(source=source, files=files)
         where = "" if status or isinstance(error, OfflineModeIsEnabled) else f"{self._address()} cannot be reached: "
-        raise fetch_failed(model_id, where + _said(error), transient=transient) from error
+        raise fetch_failed(model_id, where + _said(error), transient=transient, suggestion=_remedy(status)) from error
 
     def _address(self) -> str:
         from huggingface_hub.constants import ENDPOINT
@@ -238,7 +241,11 @@ class Hub:
                 raise DownloadFailed(str(error), transient=True) from error
 
         if not blob.exists():
-            await _twice(lambda: download(locate, blob, size=size, sha256=file.sha256, tell=tell), model_id)
+
+            def bring() -> Awaitable[None]:
+                return download(locate, blob, size=size, sha256=file.sha256, tell=tell, clock=self._clock)
+
+            await _twice(bring, model_id)
 
     def _settle(self, repo: str, file: RemoteFile, model_id: str) -> Path:
         """Let the library link the blob into its snapshot; a small file it fetches itself."""
@@ -300,6 +307,13 @@ def _default_cache() -> Path:
 def _status(error: Exception) -> int | None:
     found = getattr(getattr(error, "response", None), "status_code", None)
     return found if isinstance(found, int) else None
+
+
+def _remedy(status: int | None) -> str:
+    """A hub says 401 or 404 of what it hides as well as of what is not there."""
+    if status not in {401, 403, 404}:
+        return ""
+    return "check the spelling; a private or gated model needs a token: HF_TOKEN, or `token_env` of its source"
 
 
 def _said(error: BaseException) -> str:
