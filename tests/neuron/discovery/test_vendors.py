@@ -261,8 +261,20 @@ def test_a_cgroups_limit_is_the_hosts_memory(tmp_path: Path, files: dict[str, st
     assert cpu.memory(root) == Memory(total_mb=2048, available_mb=1024)
 
 
-def test_a_cpu_quota_limits_the_processors(tmp_path: Path) -> None:
-    quota = {"proc/self/cgroup": "0::/me\n", "sys/fs/cgroup/me/cpu.max": "50000 100000\n"}
+@pytest.mark.parametrize(
+    "quota",
+    [
+        {"proc/self/cgroup": "0::/me\n", "sys/fs/cgroup/me/cpu.max": "50000 100000\n"},
+        {
+            "proc/self/cgroup": "3:cpu,cpuacct:/me\n0::/\n",
+            "sys/fs/cgroup/cpu,cpuacct/me/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "100000\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+        },
+    ],
+    ids=["v2", "v1"],
+)
+def test_a_cpu_quota_limits_the_processors(tmp_path: Path, quota: dict[str, str]) -> None:
     assert cpu.processors(write(tmp_path, quota)) == 1
     assert cpu.processors(tmp_path / "absent") >= 1
 

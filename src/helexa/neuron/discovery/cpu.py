@@ -54,7 +54,7 @@ def cgroup_limits(root: Path) -> Iterator[tuple[int, int]]:
 
     `used` leaves out file pages that the kernel would give back.
     """
-    for folder in _cgroup_folders(root):
+    for folder in _cgroup_folders(root, "memory"):
         for limit_file, used_file in (
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -70,12 +70,12 @@ def _reclaimable(folder: Path) -> int:
     return whole(facts.get("inactive_file") or facts.get("total_inactive_file") or "") or 0
 
 
-def _cgroup_folders(root: Path) -> Iterator[Path]:
-    """This process's cgroup and those around it. In a container the path may name what is not mounted here; the root
+def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+    """This process's cgroup and those around it, v2 and the v1 hierarchy of `controller`. In a container the path may name what is not mounted here; the root
     of the mount is looked at in any case."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if controllers not in {"", "memory"}:
+        if controllers and controller not in controllers.split(","):
             continue
         top = root / "sys/fs/cgroup" / controllers
         inner = PurePosixPath(path.lstrip("/"))
@@ -88,11 +88,19 @@ def processors(root: Path = Path("/")) -> int:
         count = len(os.sched_getaffinity(0))
     except AttributeError:
         count = os.cpu_count() or 1
-    for folder in _cgroup_folders(root):
-        quota, _, period = _read(folder / "cpu.max").partition(" ")
-        if (limit := whole(quota)) and (span := whole(period)):
-            count = min(count, -(-limit // span))
+    for folder in _cgroup_folders(root, "cpu"):
+        quota, period = _cpu_quota(folder)
+        if quota and quota > 0 and period:
+            count = min(count, -(-quota // period))
     return max(1, count)
+
+
+def _cpu_quota(folder: Path) -> tuple[int | None, int | None]:
+    """Microseconds of processor time in each period of so many; no number, or -1, where there is no limit."""
+    quota, _, period = _read(folder / "cpu.max").partition(" ")
+    if not quota:
+        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    return whole(quota), whole(period)
 
 
 def cpu_name(root: Path = Path("/")) -> str:
