@@ -75,6 +75,24 @@ async def test_models_that_both_are_asked_for_at_once_in_any_order_are_loaded_on
         assert {name: loads(fleet, name) for name in names} == dict.fromkeys(names, 1)
 
 
+async def test_a_model_is_loaded_once_though_the_gateways_have_other_names_for_the_nodes(tmp_path: Path) -> None:
+    """Among equal nodes the name decides, so that without an agreement each chooses another one."""
+    names = [f"m{number}" for number in range(6)]
+    models = "".join(echo(name, memory_mb=100, load_s=0.5) for name in names)
+    async with Fleet(tmp_path, neurons=NODES, models=models, polling=POLLING) as fleet:
+        nodes = zip(("z", "y", "x"), fleet.neurons.values(), strict=True)
+        listed = "".join(f'[[neurons]]\nname = "{name}"\nendpoint = "{daemon.url}"\n' for name, daemon in nodes)
+        second = Gateway(tmp_path, "second", f'models_config = "models.toml"\n[polling]\n{POLLING}\n{listed}')
+        second.cortex.start()
+        try:
+            await eventually(second.all_healthy, "the second gateway knows the nodes")
+            await asyncio.gather(*(chat(gateway, name) for name in names for gateway in (fleet, second)))
+        finally:
+            await second.http.aclose()
+            await second.cortex.stop()
+        assert {name: loads(fleet, name) for name in names} == dict.fromkeys(names, 1)
+
+
 async def test_they_agree_on_what_is_where_within_one_poll(fleet: Fleet) -> None:
     await asyncio.gather(*(chat(fleet.gateways[number % 2], model) for number, model in enumerate(LARGE[:3])))
 

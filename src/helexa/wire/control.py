@@ -267,11 +267,11 @@ class Unload(Lean):
 
 
 class Lease(Lean):
-    """Body of `/leases`: the gateway `holder` is about to load a model on the node of this name, and the others are to
-    know for so long. The answer is the lease that holds: this one, or another gateway's."""
+    """Body of `/leases`: the gateway `holder` is about to load a model on the neuron with the boot id `on`, and the
+    others are to know for so long. The answer is the lease that holds: this one, or another gateway's."""
 
     model_id: str
-    node: str
+    on: str
     holder: str
     seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
 

@@ -51,7 +51,7 @@ class World:
         )
         device = control.Device(index=0, name="gpu", vram_total_mb=self.memory[node])
         used = sum(model.vram_used_mb or 0 for model in models)
-        health = control.Health(devices=[control.DeviceHealth(index=0, vram_used_mb=used)])
+        health = control.Health(devices=[control.DeviceHealth(index=0, vram_used_mb=used)], boot_id=f"boot-{node}")
         self.tell(
             ev.Polled(
                 node=node, health=health, models=models, discovery=control.Discovery(hostname=node, devices=[device])

@@ -240,9 +240,9 @@ async def test_a_model_that_has_left_and_come_back_is_spared_from_who_saw_it_bef
 
 
 async def test_the_first_gateway_that_asks_for_a_lease_has_it(client: Client) -> None:
-    asked = {"model_id": "m", "node": "n1", "holder": "g1", "seconds": 10}
+    asked = {"model_id": "m", "on": "boot-1", "holder": "g1", "seconds": 10}
     assert (await client.post("/leases", asked)).json == asked
-    assert (await client.post("/leases", {**asked, "node": "n2", "holder": "g2"})).json == asked
+    assert (await client.post("/leases", {**asked, "on": "boot-2", "holder": "g2"})).json == asked
     refused = await client.post("/leases", {**asked, "seconds": 1e9})
     assert refused.status == 400
     assert "seconds" in refused.json["error"]

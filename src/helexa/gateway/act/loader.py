@@ -103,10 +103,13 @@ class Loader:
 
     async def _lease(self, order: Load, seconds: float) -> str:
         """Tell the other gateways for so long where we load the model; the node on which one of them does."""
-        lease = control.Lease(model_id=order.model, node=order.node, holder=self._holder, seconds=seconds)
-        for name in referees(self._dispatcher.fleet, order.model):
+        fleet = self._dispatcher.fleet
+        boots = {node.boot_id: name for name, node in fleet.nodes.items() if node.boot_id}
+        on = next((boot_id for boot_id, name in boots.items() if name == order.node), "")
+        lease = control.Lease(model_id=order.model, on=on, holder=self._holder, seconds=seconds)
+        for name in referees(fleet, order.model):
             try:
-                return (await self._clients[name].lease(lease)).node
+                return boots.get((await self._clients[name].lease(lease)).on, order.node)
             except (NeuronRefused, NeuronSilent, NeuronNonsense) as error:
                 log.debug("no agreement with %s: %s", name, error.message)
         return order.node

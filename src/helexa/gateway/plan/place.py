@@ -388,10 +388,12 @@ def _distance(affinity: str, node: str) -> tuple[int, str]:
 
 
 def referees(fleet: Fleet, model: str) -> list[str]:
-    """The nodes to agree with before the model is loaded, the same ones in the same order for every gateway; none where
-    there is only one node to load it on."""
-    nodes = [name for name, node in fleet.nodes.items() if node.healthy or not node.seen]
-    return sorted(nodes, key=partial(_distance, model))[:REFEREES] if len(fleet.nodes) > 1 else []
+    """The nodes to agree with before the model is loaded, the same ones in the same order for every gateway, whatever
+    it calls them; none where there is only one node to load it on."""
+    if len(fleet.nodes) < 2:
+        return []
+    boots = {node.boot_id: name for name, node in fleet.nodes.items() if node.healthy and node.boot_id}
+    return [boots[boot_id] for boot_id in sorted(boots, key=partial(_distance, model))[:REFEREES]]
 
 
 def may_join(fleet: Fleet, model: str, node: str, now: float) -> bool:

@@ -20,9 +20,9 @@ class Leases:
 
     def asked(self, lease: Lease, now: float) -> tuple[Leases, Lease]:
         """The lease that holds from now on: the one that is asked for, unless another gateway has one. Who has it may
-        change its mind; one of 0 s is given up, though not for the node that its holder has chosen since."""
+        change its mind; one of 0 s is given up, though not for the neuron that its holder has chosen since."""
         held = {model: one for model, one in self.held.items() if now < one[1]}
         found, _ = held.get(lease.model_id, (lease, now))
-        if found.holder != lease.holder or (not lease.seconds and found.node != lease.node):
+        if found.holder != lease.holder or (not lease.seconds and found.on != lease.on):
             return replace(self, held=held), found
         return replace(self, held={**held, lease.model_id: (lease, now + lease.seconds)}), lease
