@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from helexa.gateway.flow import FAILURES
 from helexa.http1.client import Origin
 from helexa.testing.fleet import Fleet, eventually
 from tests.chaos.clients import KINDS, Tally, Told, ask
@@ -64,6 +65,12 @@ async def client(number: int, fleet: Fleet, over: asyncio.Event, tally: Tally, s
                 await asyncio.sleep(1.0)
     finally:
         await origin.aclose()
+
+
+async def gave_up(fleet: Fleet, told: Told) -> bool:
+    """Whether as many nodes failed on it as a request is allowed: it may have been the reason."""
+    found = (await fleet.http.get(f"/cortex/v1/decisions/{told.decision}")).json()
+    return sum(action["what"].startswith("tried again") for action in found["actions"]) >= FAILURES - 1
 
 
 async def explained(fleet: Fleet, told: Told) -> str:
@@ -143,7 +150,7 @@ async def test_whatever_happens_to_neurons_no_request_is_lost_and_nothing_is_lef
             print(f"\nchaos: {tally}; {', '.join(trouble.done)}; CHAOS_SEED={seed}")
         await fleet.until_idle()
         await fleet.until_neurons_idle()
-        lost = [told for told in tally.refusals() if told.model in SERVED]
+        lost = [told for told in tally.refusals() if told.model in SERVED and not await gave_up(fleet, told)]
         assert not lost, [await explained(fleet, told) for told in lost[:3]]
         expected = {told.status for told in tally.refusals() if told.model == "giant"}
         assert expected <= {422}

@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 0.9
 """A waiting client hears from us at least each second."""
-ATTEMPTS = 3
+ATTEMPTS, FAILURES = 8, 3
+"""How often a request is tried, and on how many nodes it may fail: what three have failed on may be why they failed. A
+node that could not be reached, or that no longer had the model, has not failed on it."""
 FORWARDED = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"x-include-thinking"))
 """Request headers that reach a neuron; no other does, least of all Authorization, cookies or x-helexa-*."""
 CLIENT_GONE = "client_gone"
@@ -195,7 +197,8 @@ class Flow:
         if trouble.unreachable:
             self._dispatcher.tell(ev.Missed(node=node, reason=trouble.error.message, limit=1))
             self._look_again(node)
-        if trip.attempts == ATTEMPTS:
+        trip.failures += not (trouble.unreachable or trouble.gone)
+        if trip.attempts == ATTEMPTS or trip.failures == FAILURES:
             raise trouble.error from trouble
         trip.avoid |= {node}
 

@@ -84,7 +84,7 @@ class Heard(Protocol):
 class Trip:
     """One request under way: what is asked, by whom, the record of it, and where it cannot be served."""
 
-    __slots__ = ("attempts", "avoid", "body", "call", "carried", "journey", "reply")
+    __slots__ = ("attempts", "avoid", "body", "call", "carried", "failures", "journey", "reply")
 
     def __init__(self, call: Call, reply: Reply, journey: Journey, carried: Headers) -> None:
         self.call = call
@@ -93,6 +93,7 @@ class Trip:
         self.carried = carried  # the client's headers that go along
         self.body = b""
         self.attempts = 0
+        self.failures = 0
         self.avoid: frozenset[str] = frozenset()
 
 
