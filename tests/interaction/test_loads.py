@@ -39,7 +39,11 @@ async def test_a_load_goes_on_when_everybody_who_asked_for_it_has_left(fleet: Fl
 
 async def test_a_load_survives_its_gateway_and_the_next_one_joins_it(fleet: Fleet) -> None:
     await fleet.http.post("/cortex/v1/load", json={"model": "slow"})
-    await fleet.until_status("slow", "loading")
+
+    async def under_way() -> bool:
+        return sum(begun(fleet, "slow").values()) == 1
+
+    await eventually(under_way, "a node loads it")
     fleet.cortex.kill()
     fleet.cortex.start()
     await eventually(fleet.all_healthy, "the gateway is back")
