@@ -98,6 +98,14 @@ async def test_a_stop_string_ends_the_answer_before_it(served: Served) -> None:
     assert (cut.get("stop_reason") or answer["__verbose"]["stopping_word"]) == stop  # the latter is llama.cpp's way
 
 
+async def test_a_stop_token_ends_the_answer_before_it(served: Served) -> None:
+    full = (await served.ask(max_tokens=12, temperature=0))["choices"][0]["message"]["content"]
+    word = " " + full.split()[2]
+    (token, *_) = (await served.post("/tokenize", {"model": served.model_id, "content": word})).json["tokens"]
+    cut = (await served.ask(max_tokens=12, temperature=0, stop_token_ids=[token]))["choices"][0]
+    assert (cut["message"]["content"], cut["stop_reason"]) == (full[: full.index(word)], token)
+
+
 async def test_several_choices_are_each_their_own(served: Served) -> None:
     choices = (await served.ask(n=2, max_tokens=24, temperature=1.5, seed=1))["choices"]
     assert [choice["index"] for choice in choices] == [0, 1]
@@ -181,6 +189,11 @@ async def test_a_field_out_of_range_is_a_400_that_names_it(served: Served, wrong
     assert got.status == 400, got.body
     (name,) = wrong
     assert name in got.json["error"]["message"]
+
+
+async def test_a_number_that_is_none_is_a_400(served: Served) -> None:
+    body = b'{"model":"%s","repeat_penalty":1e999,"messages":[{"role":"user","content":"x"}]}'
+    assert (await served.post("/v1/chat/completions", body % served.model_id.encode())).status == 400
 
 
 async def test_a_body_that_is_no_json_is_a_400(served: Served) -> None:

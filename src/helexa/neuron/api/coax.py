@@ -102,6 +102,8 @@ def _add_choice(whole: dict[str, Any], choice: dict[str, Any]) -> None:
         whole["text"] = whole.get("text", "") + (choice["text"] or "")
     if choice.get("logprobs"):
         _add_logprobs(whole.setdefault("logprobs", {}), choice["logprobs"])
+    if "stop_reason" in choice:
+        whole["stop_reason"] = choice["stop_reason"]
     if choice.get("finish_reason") is not None or "finish_reason" not in whole:
         whole["finish_reason"] = choice.get("finish_reason")
 

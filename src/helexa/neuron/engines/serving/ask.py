@@ -16,6 +16,7 @@ from helexa.wire.checks import check_chat, check_completions
 
 MOST_CHOICES: Final = 16
 
+_RAW: Final[msgspec.json.Decoder[dict[str, Any]]] = msgspec.json.Decoder(dict[str, Any])
 _HEARD: Final = frozenset((
     "model", "messages", "prompt", "tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens",
     "stop", "stop_token_ids", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repeat_penalty",
@@ -72,7 +73,7 @@ class Ask:
 def read_chat(body: bytes, window: int) -> Ask:
     """A `/v1/chat/completions` body; `window` is the model's, in tokens. Raises InvalidRequest that names the field."""
     request = check_chat(body)
-    raw = cast(dict[str, Any], msgspec.json.decode(body))
+    raw = intake.read(_RAW, body)
     choice = request.tool_choice
     tools = [] if choice == "none" else cast(list[dict[str, Any]], raw.get("tools") or [])
     must = _must_call(choice, tools)
@@ -103,7 +104,7 @@ def read_chat(body: bytes, window: int) -> Ask:
 def read_completion(body: bytes) -> Ask:
     """A `/v1/completions` body, of one prompt. Raises InvalidRequest that names the field."""
     request = check_completions(body)
-    raw = cast(dict[str, Any], msgspec.json.decode(body))
+    raw = intake.read(_RAW, body)
     if request.max_tokens == 0:
         raise intake.refuse("max_tokens", "must be at least 1")
     return Ask(
