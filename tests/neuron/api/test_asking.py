@@ -125,6 +125,7 @@ def test_a_call_that_must_come_is_asked_for_by_a_grammar(choice: Any) -> None:
     assert len(question.stages) == 1
     body = sent(question)
     assert body["tool_choice"] == "none"
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
     names = [tool["function"]["name"] for tool in body["tools"]]
     assert names == (["a", "b", "c"] if choice == "required" else ["b"])
     assert body["grammar"].count("arguments") == len(names)

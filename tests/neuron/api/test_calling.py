@@ -45,6 +45,13 @@ def test_calls_come_whole_and_in_order_however_the_bytes_are_cut(
     assert [msgspec.json.decode(call["arguments"]) for call in calls] == arguments
 
 
+def test_what_an_engine_takes_for_thoughts_is_the_call_too() -> None:
+    stream = streamed('{"name": "f", "arguments": {}}', 9).replace(b'"content":"', b'"reasoning_content":"')
+    choice = told(stream)
+    assert (choice["finish_reason"], choice["message"].get("reasoning_content")) == ("tool_calls", None)
+    assert choice["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+
+
 def test_a_call_that_the_limit_cut_off_is_text() -> None:
     choice = told(streamed('{"name": "f", "argum', 4, finish="length"))
     assert choice["finish_reason"] == "length"

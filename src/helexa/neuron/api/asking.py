@@ -60,10 +60,9 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     _able(path, asked, facts)
     fields = _raw.decode(body) if facts.fields or path == _TOKENIZE else {}
     ignored = [name for name in fields if facts.fields and not _known(name, facts)]
-    edits = _respelled(path, fields, facts) | _thinking(fields, facts)
-    must_call = False
+    must_call = isinstance(asked, shapes.Request) and facts.calls_by_schema and bool(asked.tools) and _must_call(asked)
+    edits = _respelled(path, fields, facts) | _thinking(fields, facts, at_all=not must_call)
     if isinstance(asked, shapes.Request) and asked.tools and facts.calls_by_schema:
-        must_call = _must_call(asked)
         changed, unheard = _call(asked, facts) if must_call else _choice(asked, facts)
         edits |= changed
         ignored += unheard
@@ -126,9 +125,11 @@ def _respelled(path: str, fields: dict[str, msgspec.Raw], facts: Facts) -> dict[
     return {spellings[name]: raw for name, raw in fields.items() if name in spellings}
 
 
-def _thinking(fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec.Raw]:
-    """Whether to think, as the variable of templates that it is; what is said in `chat_template_kwargs` itself wins."""
-    said = fields.get(_THINKING, _NO_THINKING if fields.get("reasoning_effort") == _NO_EFFORT else None)
+def _thinking(fields: dict[str, msgspec.Raw], facts: Facts, *, at_all: bool) -> dict[str, msgspec.Raw]:
+    """Whether to think, as the variable of templates that it is; what is said in `chat_template_kwargs` itself wins. A
+    call that must come leaves no room to think `at_all`."""
+    quiet = not at_all or fields.get("reasoning_effort") == _NO_EFFORT
+    said = fields.get(_THINKING, _NO_THINKING if quiet else None)
     if said is None or _VARIABLES not in facts.fields:
         return {}
     given = intake.read(_raw, fields[_VARIABLES], _VARIABLES) if fields.get(_VARIABLES, _NULL) != _NULL else {}

@@ -12,7 +12,8 @@ from helexa.wire.canon import Text
 
 
 class Calls:
-    """A stage of rewriting: what a choice says becomes fragments of its calls, as it comes."""
+    """A stage of rewriting: what a choice says becomes fragments of its calls, as it comes. Nothing else can be said:
+    what an engine takes for thoughts, because the prompt has opened them, is the call too."""
 
     def __init__(self, fresh_id: Callable[[], str]) -> None:
         self._fresh_id = fresh_id
@@ -27,7 +28,8 @@ class Calls:
         delta: dict[str, Any] = choice.get("delta") or {}
         finish = choice.get("finish_reason")
         reader = self._readers.setdefault(choice.get("index", 0), Demanded(Numbered(self._fresh_id)))
-        pieces = reader.feed(delta.pop("content", None) or "")
+        said = [delta.pop(name, None) or "" for name in ("reasoning_content", "content")]
+        pieces = reader.feed("".join(said))
         if finish is not None:
             pieces = [*pieces, *reader.end()]
         told = [{**choice, "finish_reason": None, "delta": _delta(piece)} for piece in pieces]

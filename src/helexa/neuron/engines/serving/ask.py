@@ -89,7 +89,7 @@ def read_chat(body: bytes, window: int) -> Ask:
         tools=tools,
         called=bool(must),
         continued=_continued(raw),
-        variables=_variables(request, raw),
+        variables=({"enable_thinking": False} if must else {}) | _variables(request, raw),
         max_tokens=limit,
         stops=_stops(request.stop),
         stop_tokens=frozenset(request.stop_token_ids or ()),
