@@ -1,11 +1,14 @@
-"""What a process holds of the host's memory, from the kernel's own books; and giving back what it does not need."""
+"""What a process holds of the host's memory, from the kernel's own books; giving back what it does not need, and
+keeping what it will need again."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
+import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from helexa.base.units import MIB
 
@@ -39,3 +42,39 @@ def give_back() -> None:
     measured to take."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class MappedFile:
+    """A window of an open file (bytes), mapped for reading until `close`. Its pages are those of the page cache. Calls
+    into libc, unlike those of `mmap.mmap`, leave the interpreter to others meanwhile. Raises OSError."""
+
+    def __init__(self, descriptor: int, offset: int, length: int) -> None:
+        self._libc: Any = ctypes.CDLL(None, use_errno=True)
+        self._libc.mmap.restype = ctypes.c_void_p
+        self._libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+        self._length = ctypes.c_size_t(length)
+        address = self._libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
+        if address == ctypes.c_void_p(-1).value:
+            raise self._failure()
+        self._address = ctypes.c_void_p(address)
+
+    def resident_share(self) -> float:
+        """How much of it is in memory, 0..1."""
+        pages = -(-self._length.value // mmap.PAGESIZE)
+        flags = (ctypes.c_ubyte * pages)()
+        if self._libc.mincore(self._address, self._length, flags) != 0:
+            raise self._failure()
+        return sum(flag & 1 for flag in flags) / pages
+
+    def lock(self) -> None:
+        """Read it, and hold it in memory until `close`. RLIMIT_MEMLOCK may not allow so much."""
+        if self._libc.mlock(self._address, self._length) != 0:
+            raise self._failure()
+
+    def close(self) -> None:
+        self._libc.munmap(self._address, self._length)
+
+    @staticmethod
+    def _failure() -> OSError:
+        number = ctypes.get_errno()
+        return OSError(number, os.strerror(number))

@@ -70,6 +70,13 @@ class KvStore(Table):
     budget_mb: int = 1024
 
 
+class Warm(Table):
+    """`[warm]`: host memory in which the weights of unloaded models are locked (MiB; 0: the page cache decides). CPU
+    devices without a `memory_mb` of their own get that much less."""
+
+    locked_mb: int = 0
+
+
 class DeviceEntry(Table):
     """`[[devices]]`: one device to use. `index` is the device's number among those of its kind (CUDA ordinal 1 is
     `kind = "cuda", index = 1`); `memory_mb` caps what helexa uses of it (MiB); `threads` is for `cpu` devices."""
@@ -96,6 +103,7 @@ class NeuronConfig(Table):
     admission: Admission = msgspec.field(default_factory=Admission)
     kv_store: KvStore = msgspec.field(default_factory=KvStore)
     watchdog: Watchdog = msgspec.field(default_factory=Watchdog)
+    warm: Warm = msgspec.field(default_factory=Warm)
     devices: list[DeviceEntry] = []
     cpu_devices: int | None = None
     """Split this host's memory into so many CPU devices; given without `[[devices]]`, beside any GPU found."""
@@ -126,6 +134,7 @@ def problems(config: NeuronConfig) -> Iterator[str]:
     yield from _range("port", config.port, 1, 65535)
     yield from _admission(config.admission)
     yield from _range("kv_store.budget_mb", config.kv_store.budget_mb, 0)
+    yield from _range("warm.locked_mb", config.warm.locked_mb, 0)
     yield from _range("watchdog.step_s", config.watchdog.step_s, 1)
     yield from _range("watchdog.load_s", config.watchdog.load_s, 1)
     yield from _devices(config)

@@ -121,12 +121,15 @@ class ModelLoad(Lean):
 
 
 class Health(Lean):
+    """`locked_mb`: host memory that holds weights of unloaded models."""
+
     uptime_secs: Int = 0
     devices: list[DeviceHealth] = []
     activation: Activation = msgspec.field(default_factory=Activation)
     models: list[ModelLoad] = []
     boot_id: str = ""
     draining: bool = False
+    locked_mb: Int = 0
 
 
 class LoadingState(Lean):

@@ -94,6 +94,11 @@ def test_a_number_of_cpu_devices_splits_the_host() -> None:
     assert [d.kind for d in used(NeuronConfig(cpu_devices=1), host(BIG))] == ["cuda", "cpu"]
 
 
+def test_memory_for_weights_of_unloaded_models_is_not_offered_to_loaded_ones() -> None:
+    entries = chosen(NeuronConfig(cpu_devices=3), host())
+    assert [d.memory_mb for d in host_devices(entries, host(), kept_mb=3000)] == [2000] * 3
+
+
 def test_a_gpu_that_shares_the_hosts_memory_has_the_hosts_memory() -> None:
     (gpu,) = used(NeuronConfig(), host(UNIFIED))
     (health,) = read_health([gpu], host(UNIFIED))

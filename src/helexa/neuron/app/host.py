@@ -54,7 +54,8 @@ class HostView:
     ) -> None:
         self._measurements = measurements
         self._entries = chosen(config, seen)
-        self.devices: tuple[HostDevice, ...] = host_devices(self._entries, seen)
+        self._kept_mb = config.warm.locked_mb
+        self.devices: tuple[HostDevice, ...] = host_devices(self._entries, seen, kept_mb=self._kept_mb)
         self._seen, self._harnesses, self._boot_id = seen, harnesses, boot_id
         self._disk_free_mb: int | None = None
         self._health = read_health(self.devices, seen)
@@ -81,7 +82,7 @@ class HostView:
         if seen.cuda_unavailable_reason != self._seen.cuda_unavailable_reason:
             log.warning("the NVIDIA driver: %s", seen.cuda_unavailable_reason or "it can be used again")
         self._seen = seen
-        self.devices = host_devices(self._entries, seen)
+        self.devices = host_devices(self._entries, seen, kept_mb=self._kept_mb)
 
     def states(
         self, known: Sequence[DeviceState] = (), held: Mapping[int, int | None] | None = None
@@ -120,7 +121,7 @@ class HostView:
         measured = [views.measured(row) for row in self._measurements().kept.values()]
         return msgspec.structs.replace(found, clock_s=round(time.time(), 3), measured=measured)
 
-    def health(self, keeper: Keeper, pool: Pool, activation: Activation, uptime_s: float) -> Health:
+    def health(self, keeper: Keeper, pool: Pool, activation: Activation, uptime_s: float, locked_mb: int = 0) -> Health:
         """The body of `GET /health`."""
         ledger = {state.index: state for state in keeper.devices()}
         return Health(
@@ -130,6 +131,7 @@ class HostView:
             models=keeper.loads(),
             boot_id=self._boot_id,
             draining=keeper.draining,
+            locked_mb=locked_mb,
         )
 
     def uuids(self) -> dict[str, int]:

@@ -30,6 +30,7 @@ from helexa.neuron.device.pool import WATCH_S, Pool, Seat
 from helexa.neuron.discovery.host import survey
 from helexa.neuron.discovery.xids import XidWatch
 from helexa.neuron.keeper import Host, Keeper, Notebook, Vocabularies
+from helexa.neuron.keeper.larder import Larder
 from helexa.neuron.keeper.shelf import Shelf
 from helexa.neuron.sources.library import from_config
 
@@ -91,9 +92,12 @@ class Neuron:
             silence_s=config.watchdog.step_s,
         )
         stack.push_async_callback(self.pool.close)
+        larder = Larder(config.warm.locked_mb)
+        stack.callback(larder.close)
         host = replace(
             _host(config, view, harnesses, sockets, self.boot_id),
             shelf=_shelf(config, stack),
+            larder=larder,
             note=notebook.note,
             holds_mb=partial(view.holds_mb, pool=self.pool),
         )
@@ -103,7 +107,7 @@ class Neuron:
         uptime = Uptime(self._clock)
 
         def health():
-            return view.health(keeper, self.pool, self.warmup.view, uptime())
+            return view.health(keeper, self.pool, self.warmup.view, uptime(), larder.held_mb)
 
         self.vocabularies = Vocabularies(
             lambda spec: library.at_hand(spec, keeper.devices()),

@@ -71,10 +71,8 @@ def _reclaimable(folder: Path) -> int:
 
 
 def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
-    """This process's cgroup and those around it, v2 and the v1 hierarchy of `controller`.
-
-    In a container the path may name what is not mounted here; the root of the mount is looked at in any case.
-    """
+    """This process's cgroup and those around it, v2 and the v1 hierarchy of `controller`. In a container the path may
+    name what is not mounted here; the root of the mount is looked at in any case."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if controllers and controller not in controllers.split(","):

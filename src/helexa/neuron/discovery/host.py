@@ -113,13 +113,14 @@ def chosen(config: NeuronConfig, seen: Survey) -> tuple[DeviceEntry, ...]:
     return tuple(config.devices or _found(config, seen))
 
 
-def host_devices(entries: Sequence[DeviceEntry], seen: Survey) -> tuple[HostDevice, ...]:
+def host_devices(entries: Sequence[DeviceEntry], seen: Survey, *, kept_mb: int = 0) -> tuple[HostDevice, ...]:
     """The chosen devices as they are now. One that is not there has no memory, so that it shows and nothing is placed
-    on it. CPU devices without a `memory_mb` of their own share what the others leave of the usable memory."""
+    on it. CPU devices without a `memory_mb` of their own share what the others, and `kept_mb` for weights of unloaded
+    models, leave of the usable memory."""
     cpus = [entry for entry in entries if entry.kind == "cpu"]
     capped = sum(entry.memory_mb or 0 for entry in cpus)
     open_cpus = sum(1 for entry in cpus if entry.memory_mb is None)
-    share = max(0, seen.memory.usable_mb - capped) // max(1, open_cpus)
+    share = max(0, seen.memory.usable_mb - capped - kept_mb) // max(1, open_cpus)
     threads = max(1, seen.processors // max(1, len(cpus)))
     return tuple(
         _cpu_device(at, entry, seen, share, threads) if entry.kind == "cpu" else _gpu_device(at, entry, seen)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from helexa.neuron.core.measured import Circumstances
 from helexa.neuron.core.plan import DeviceState, LoadPlan
 from helexa.neuron.harness import DeviceRef, Report
+from helexa.neuron.keeper.larder import Larder
 from helexa.neuron.keeper.shelf import Shelf
 from helexa.wire.control import ModelSpec
 
@@ -44,6 +45,7 @@ class Host:
     step_limit_s: float = 120.0
     load_limit_s: float = 300.0
     shelf: Shelf | None = None
+    larder: Larder = field(default_factory=Larder)
     boot_id: str = ""
     note: Callable[[Circumstances, int, int, Mapping[str, float]], None] = lambda of, predicted, measured, load_s: None
     holds_mb: Callable[[int], int | None] = lambda device: None

@@ -393,6 +393,7 @@ class Keeper:
         if took is not None:
             self._ledger = self._ledger.measured(entry.model_id, took.share.device, took.measured_mb)
         self._tell(entry, life.Arrived(facts=facts))
+        await asyncio.to_thread(self._host.larder.release, entry.order.files)
         if took is not None:
             of = circumstances(plan, self._host.devices[took.share.device].kind)
             load_s = {warmth: round(entry.state.load_s, 3)} if warmth and isinstance(entry.state, life.Loaded) else {}
@@ -444,6 +445,9 @@ class Keeper:
             pass  # the worker is gone, and the model with it
         if self._host.shelf is not None and not self.draining:
             await asyncio.to_thread(self._host.shelf.prune)
+        if entry.order is not None and not self.draining:
+            keep = asyncio.to_thread(self._host.larder.keep, entry.order.files)
+            self._crew.start(keep, name=f"keep {entry.model_id} in memory")
         self._tell(entry, life.Freed())
 
     async def _leave(self, entry: _Entry, force: bool, drain_s: float | None) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import hashlib
-import mmap
 import os
 import shutil
 import stat
@@ -16,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from helexa.base.resident import MappedFile
 from helexa.neuron.core.plan import Warmth
 
 BLOCK = 1 << 20
@@ -132,23 +131,15 @@ def resident_share(path: Path) -> float:
 
 
 def _resident(fd: int, offset: int, length: int) -> float:
-    """mincore(2) on one window of a file."""
-    if length <= 0:
-        return 0.0
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
-    address = libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, offset)
-    if address in (None, ctypes.c_void_p(-1).value):
-        return 0.0
-    pages = -(-length // mmap.PAGESIZE)
-    flags = (ctypes.c_ubyte * pages)()
+    """The share of one window of a file that is in memory."""
     try:
-        if libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), flags) != 0:
-            return 0.0
-        return sum(flag & 1 for flag in flags) / pages
+        window = MappedFile(fd, offset, length)
+    except OSError:  # an empty one
+        return 0.0
+    try:
+        return window.resident_share()
     finally:
-        libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(length))
+        window.close()
 
 
 def size_of(folder: Path) -> tuple[int, int, float]:
