@@ -34,6 +34,8 @@ IDLE_RSS_MB, IDLE_CPU_PERCENT = 120.0, 0.5
 HEALTH_P99_MS = 5.0
 COLD_RATIO = 1.15
 CYCLES_DRIFT = 0.02
+WARM_UP = 40
+"""Cycles until the allocators have their size, and idle connections are closed."""
 CONTEXT, SLOTS = 2048, 2
 SPEC = {"model_id": "m", "context": CONTEXT, "options": {"slots": SLOTS, "threads": 1}}
 """One thread on both sides of a comparison: several spin when the machine has other work, and measure that."""
@@ -219,20 +221,20 @@ async def cycles(folder: Path, quick: bool, path: str) -> list[bool]:
     real = SPEC | {"source": f"file:{path}"}
     return [
         *await endured(folder, "echo", echo, real, 100 if quick else 1000, ask=False),
-        *await endured(folder, "llama", real, real, 10 if quick else 50, ask=True),
+        *await endured(folder, "llama", real, real, 20 if quick else 100, ask=True),
     ]
 
 
 async def endured(
     folder: Path, name: str, spec: dict[str, object], real: dict[str, object], count: int, *, ask: bool
 ) -> list[bool]:
-    """The first tenth of the cycles beside the last: an allocator's own ups and downs are in both."""
+    """The first tenth of the cycles after a warm-up beside the last: an allocator's ups and downs are in both."""
     window = max(5, count // 10)
     async with node(folder) as one:
         # the daemon's threads come as they are needed; from here on all of them are there
         await asyncio.gather(*(one.post("/models/preflight", real) for _ in range(32)))
         seen: list[list[dict[str, int]]] = []
-        for _ in range(count + 2 * window):
+        for _ in range(WARM_UP + count):
             await one.post("/models/load", spec)
             if ask:
                 await one.first_token()
@@ -240,7 +242,7 @@ async def endured(
             seen.append([footprint(process) for process in one.family()])
     found: list[bool] = []
     for at, role in enumerate(("daemon", *["worker"] * (len(seen[0]) - 1))):
-        old, new = typical(seen[window : 2 * window], at), typical(seen[-window:], at)
+        old, new = typical(seen[WARM_UP : WARM_UP + window], at), typical(seen[-window:], at)
         held = all(new[what] - old[what] <= CYCLES_DRIFT * old[what] for what in old)
         told = ", ".join(f"{what} {old[what]} -> {new[what]}" for what in old)
         found.append(verdict(held, f"{count} cycles of {name}, {role}: {told}", f"+{CYCLES_DRIFT:.0%}"))

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from helexa.base.errors import InvalidRequest
+from helexa.neuron.core.footprint import gguf_shape
+from helexa.neuron.core.gguf import NotGguf, read_header
 from helexa.wire.checks import CHECKS
 from helexa.wire.peek import peek, rewrite_model
 from helexa.wire.sse import SseDecoder
@@ -64,8 +66,17 @@ def head(data: bytes) -> None:
     assert said.count(b"HTTP/1.1 ") >= len(whole)
 
 
+def gguf(data: bytes) -> None:
+    """The head of a model's file is refused in one way, or read; and what was read has a footprint."""
+    try:
+        header = read_header(b"GGUF" + data)
+    except NotGguf:
+        return
+    gguf_shape(header)
+
+
 PROPERTIES: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (sse, rewritten, checked, messages, responses, head)
+    each.__name__: each for each in (sse, rewritten, checked, messages, responses, head, gguf)
 }
 
 

@@ -15,6 +15,7 @@ import atheris
 
 with atheris.instrument_imports(include=["helexa"]):
     from tests.fuzz.properties import PROPERTIES
+    from tests.neuron.core.gguf_files import tiny_llama
     from tests.wire.shared import all_fixtures, encode
 
 READ_REQUESTS = ("rewritten", "checked", "messages", "responses")
@@ -25,6 +26,8 @@ def fuzz(name: str, seconds: int) -> None:
     with tempfile.TemporaryDirectory() as corpus:
         for client, _, body in all_fixtures() if name in READ_REQUESTS else ():
             Path(corpus, client).write_bytes(encode(body))
+        if name == "gguf":
+            Path(corpus, "tiny_llama").write_bytes(tiny_llama().removeprefix(b"GGUF"))
         limits = (f"-max_total_time={seconds}", "-timeout=10", "-max_len=16384")
         atheris.Setup([name, *limits, corpus], PROPERTIES[name])
         atheris.Fuzz()

@@ -27,6 +27,9 @@ BOMBS = {
     "a macro that calls itself": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
     "parentheses without end": "{{ " + "(" * 60_000 + "1" + ")" * 60_000 + " }}",
     "a very long text": "x" * 300_000,
+    "a loop that waits for tools": "{% if tools %}{% for i in range(1000000000) %}x{% endfor %}{% endif %}",
+    "a loop behind a refusal": "{% if messages|length < 2 %}{{ raise_exception('no') }}{% endif %}"
+    "{% for i in range(1000000000) %}x{% endfor %}",
 }
 HARMLESS = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}",
