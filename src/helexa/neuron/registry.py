@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import helexa
 from helexa.base.errors import ConfigError
@@ -39,7 +40,7 @@ class Harness:
     def version(self) -> str:
         """The library's version; helexa's own for an engine of its own, none for one that is not installed."""
         try:
-            return helexa.__version__ if self.module is None else importlib.metadata.version(self.module)
+            return helexa.__version__ if self.module is None else _version(self.module)
         except importlib.metadata.PackageNotFoundError:
             return ""
 
@@ -56,6 +57,12 @@ class Harness:
             splits=self.splits,
             needs=self.needs,
         )
+
+
+@cache
+def _version(module: str) -> str:
+    """Of an installed library: reading it takes milliseconds of every preflight."""
+    return importlib.metadata.version(module)
 
 
 _ALL = (

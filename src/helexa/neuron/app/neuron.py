@@ -32,6 +32,7 @@ from helexa.neuron.discovery.xids import XidWatch
 from helexa.neuron.keeper import Host, Keeper, Notebook, Vocabularies
 from helexa.neuron.keeper.larder import Larder
 from helexa.neuron.keeper.shelf import Shelf
+from helexa.neuron.sources import templates
 from helexa.neuron.sources.library import from_config
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ class Neuron:
             lambda: view.refresh(keeper, library, self.pool), name="refresh", clock=self._clock, every_s=REFRESH_S
         )
         crew.loop(keeper.watch, name="watch engines", clock=self._clock, every_s=min(WATCH_S, config.watchdog.step_s))
+        crew.start(asyncio.to_thread(templates.prepare), name="prepare for templates")
         crew.start(self.warmup.run(), name="activation")
         log.info("neuron %s listens on %s with %s", self.boot_id, self.url, ", ".join(h.name for h in harnesses))
 

@@ -31,6 +31,11 @@ _CONVERSATIONS: Sequence[dict[str, Any]] = (
 )
 
 
+def prepare() -> None:
+    """Import ahead what the first template needs: it would be a sixth of a small model's load. Blocking."""
+    problem("")
+
+
 @lru_cache(maxsize=32)
 def problem(source: str) -> str | None:
     """What is wrong with a template, None when it is bounded. Mistakes of other kinds are the engine's to tell, and so
