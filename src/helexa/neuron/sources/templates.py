@@ -13,10 +13,10 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-_TOOL = {"name": "look", "description": "Look", "parameters": {"type": "object", "properties": {}}}
-_CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": {}}}
+_TOOL: dict[str, Any] = {"name": "look", "description": "Look", "parameters": {"type": "object", "properties": {}}}
+_CALL: dict[str, Any] = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": {}}}
 _GREETING = [{"role": "user", "content": "Hello"}]
-_WORK = [
+_WORK: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
     *_GREETING,
     {"role": "assistant", "content": "", "tool_calls": [_CALL]},
