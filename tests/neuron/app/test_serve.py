@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -191,6 +192,7 @@ async def test_a_drain_that_hangs_ends_hard_and_takes_the_workers_along(tmp_path
 
 def _terminate_until_gone(pid: int) -> None:
     """Signals that arrive together are one: send them until one was the second."""
-    process = psutil.Process(pid)
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        process.terminate()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            process.terminate()
