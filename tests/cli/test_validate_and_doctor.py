@@ -101,6 +101,16 @@ async def test_a_fleet_in_order_is_found_in_order(
     assert "1000 MiB" in found["neuron beast: devices"]["detail"]
 
 
+async def test_a_state_folder_that_cannot_be_written_to_is_found(
+    neuron: Neuron, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    neuron_toml = tmp_path / "neuron.toml"
+    neuron_toml.write_text(f'state_dir = "{tmp_path}/file/state"\n')
+    await doctor(files(tmp_path, neuron.url), "--neuron-config", str(neuron_toml))
+    assert findings(capsys.readouterr().out)[f"state folder {tmp_path}/file/state"]["state"] == "warn"
+
+
 async def test_a_wrong_token_a_lost_neuron_and_a_taken_port_are_found(
     neuron: Neuron, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

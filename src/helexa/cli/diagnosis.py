@@ -35,6 +35,15 @@ def disk(what: str, free: int | None, writable: bool) -> Finding:
     return Finding(what=what, state="warn" if low else "ok", detail=f"{human_bytes(free)} free", remedy=remedy)
 
 
+def state_folder(path: str, writable: bool) -> Finding:
+    """Where a neuron keeps what it measured and the conversations of unloaded models. It serves without."""
+    what = f"state folder {path}"
+    if writable:
+        return Finding(what=what, state="ok", detail="can be written to")
+    detail = "cannot be written to: measurements and idle conversations are lost"
+    return Finding(what=what, state="warn", detail=detail, remedy="change its owner, or `state_dir` in neuron.toml")
+
+
 def port(what: str, number: int, *, ours: bool, taken: bool) -> Finding:
     """A port that we listen on, could listen on, or cannot because somebody else does."""
     if ours:

@@ -92,6 +92,7 @@ def _gateway_files(path: Path | None) -> Generator[Finding, None, tuple[CortexCo
 
 def _this_host(path: Path | None) -> Generator[Finding, None, LocalHost | None]:
     from helexa.cli.localhost import look
+    from helexa.neuron.app.folder import state_folder
     from helexa.neuron.config import DEFAULT_PATH
     from helexa.neuron.sources.disk import free_bytes
 
@@ -108,6 +109,8 @@ def _this_host(path: Path | None) -> Generator[Finding, None, LocalHost | None]:
     yield diagnosis.devices("this host: devices", discovery)
     for folder in host.library.folders():
         yield diagnosis.disk(f"model cache {folder}", free_bytes(folder), _writable(folder))
+    state = state_folder(os.environ, host.config.state_dir)
+    yield diagnosis.state_folder(str(state), _writable(state))
     yield _port("neuron", host.config.listen, host.config.port, "/health")
     return host
 
