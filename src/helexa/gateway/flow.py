@@ -27,7 +27,7 @@ KEEPALIVE_S = 0.9
 """A waiting client hears from us at least each second."""
 ATTEMPTS, FAILURES = 8, 3
 """How often a request is tried, and on how many nodes it may fail: what three have failed on may be why they failed. A
-node that could not be reached, or that no longer had the model, has not failed on it."""
+node that could not be reached has not even seen it."""
 FORWARDED = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"x-include-thinking"))
 """Request headers that reach a neuron; no other does, least of all Authorization, cookies or x-helexa-*."""
 CLIENT_GONE = "client_gone"
@@ -197,7 +197,7 @@ class Flow:
         if trouble.unreachable:
             self._dispatcher.tell(ev.Missed(node=node, reason=trouble.error.message, limit=1))
             self._look_again(node)
-        trip.failures += not (trouble.unreachable or trouble.gone)
+        trip.failures += not trouble.unreachable
         if trip.attempts == ATTEMPTS or trip.failures == FAILURES:
             raise trouble.error from trouble
         trip.avoid |= {node}
