@@ -14,6 +14,7 @@ app = App(
 )
 config = App(name="config", help="The configuration files.")
 app.command(config)
+app.register_install_completion_command(help="Have bash, zsh or fish complete these words.")
 
 COMMANDS = {
     "up": ("helexa.cli.up:up", "Everything on this machine: a neuron, the gateway and a model."),

@@ -8,6 +8,7 @@ import helexa
 from helexa.cli.say import run
 
 app = App(name="neuron", help="One host's devices, engines and models.", version=helexa.__version__)
+app.register_install_completion_command(help="Have bash, zsh or fish complete these words.")
 
 COMMANDS = {
     "serve": ("helexa.cli.neuron_serve:serve", "Serve this host as neuron.toml describes it."),
