@@ -221,9 +221,12 @@ def nevers(fleet: Fleet, model: str) -> Callable[[Node], Told | None]:
 
 
 def _too_crowded(fleet: Fleet, model: str, node: Node, per_device: int, count: int) -> bool:
-    """Totals less what cannot go: foreign memory, pinned models, models of a higher rank."""
+    """Totals less what cannot go: foreign memory, pinned models, models of a higher rank. Where it fits as things are,
+    that need not be added up."""
     if node.largest_mb < per_device:
         return True
+    if sum(free >= per_device for free in fleet.free.get(node.name, {}).values()) >= count:
+        return False
     fixed = _fixed(fleet, model, node.name)
     rooms = [device.total_mb - device.foreign_mb - fixed.get(device.index, 0) for device in node.devices]
     return per_device > 0 and sum(room >= per_device for room in rooms) < count
