@@ -131,15 +131,19 @@ class _Admin:
 
     async def unload(self, request: Request) -> Response:
         asked = await _body(request, orders.Named)
-        model = self._desk.resolve(asked.model)
+        order = self._unwanted(asked.model, asked.node)
+        self._desk.tell(order)
+        return json({"status": "accepted", "model": order.model}, 202)
+
+    def _unwanted(self, name: str, node: str | None) -> ev.Unwanted:
+        model = self._desk.resolve(name)
         there = self._desk.fleet.places.get(model, {})
-        if not there or (asked.node is not None and asked.node not in there):
-            raise NotFound(f"`{model}` is not loaded{f' on {asked.node}' if asked.node else ''}")
+        if not there or (node is not None and node not in there):
+            raise NotFound(f"`{model}` is not loaded{f' on {node}' if node else ''}")
         busy = [place.node for place in there.values() if place.in_flight]
         if busy:
             raise Conflict(f"`{model}` has requests in flight on {', '.join(busy)}; drain the node or wait")
-        self._desk.tell(ev.Unwanted(model=model, node=asked.node))
-        return json({"status": "accepted", "model": model}, 202)
+        return ev.Unwanted(model=model, node=node)
 
     async def pin(self, request: Request) -> Response:
         asked = await _body(request, orders.Pin)
@@ -153,11 +157,13 @@ class _Admin:
 
     async def drain(self, request: Request) -> Response:
         asked = await _body(request, orders.Drain)
-        if asked.node not in self._desk.fleet.nodes:
-            known = ", ".join(self._desk.fleet.nodes) or "none"
-            raise NotFound(f"there is no node `{asked.node}`; nodes: {known}")
+        self._must_know(asked.node)
         await self._desk.drain(asked.node, asked.drain)
         return json({"node": asked.node, "draining": asked.drain})
+
+    def _must_know(self, node: str) -> None:
+        if node not in self._desk.fleet.nodes:
+            raise NotFound(f"there is no node `{node}`; nodes: {', '.join(self._desk.fleet.nodes) or 'none'}")
 
     async def plan(self, request: Request) -> Response:
         """A dry run: the very planner, on a copy that is thrown away."""
@@ -181,8 +187,9 @@ class _Admin:
             model = self._desk.resolve(asked.model)
             return ev.Arrived(ask=-1, model=model), model
         if asked.unload is not None:
-            return ev.Unwanted(model=self._desk.resolve(asked.unload)), None
+            return self._unwanted(asked.unload, None), None
         if asked.drain is not None:
+            self._must_know(asked.drain)
             return ev.Drained(node=asked.drain, draining=True), None
         raise InvalidRequest("give one of `model`, `unload`, `drain`", param="model")
 

@@ -1,0 +1,54 @@
+"""The operator API: a dry run says what would be done, and refuses what the order itself would refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from helexa.testing.fleet import eventually
+
+from .conftest import COLD, WARM, Edge
+
+
+async def dry_run(edge: Edge, **asked: str) -> httpx2.Response:
+    async def known() -> bool:
+        return (await edge.http.get(f"/v1/models/{WARM}")).json().get("loaded", False)
+
+    await eventually(known, "the loaded model is heard of")
+    return await edge.http.post("/cortex/v1/plan", json=asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "actions"),
+    [
+        ({"model": WARM}, [{"action": "seat", "model": WARM, "node": "n1"}]),
+        ({"model": COLD}, [{"action": "load", "model": COLD, "node": "n1", "devices": [0]}]),
+        ({"unload": WARM}, [{"action": "unload", "model": WARM, "node": "n1", "reason": "operator"}]),
+        ({"drain": "n1"}, []),
+    ],
+)
+async def test_a_dry_run_tells_the_actions_and_does_none(
+    edge: Edge, asked: dict[str, str], actions: list[dict[str, Any]]
+) -> None:
+    answer = await dry_run(edge, **asked)
+    assert answer.json()["actions"] == actions
+    assert not [path for path in ("/models/load", "/models/unload", "/drain") if edge.neuron.asked(path)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "told"),
+    [
+        ({"model": "org/warn"}, 404, "Nearest: org/warm"),
+        ({"unload": COLD}, 404, "is not loaded"),
+        ({"drain": "n9"}, 404, "nodes: n1"),
+        ({"modle": WARM}, 400, "give one of"),
+    ],
+)
+async def test_a_dry_run_of_what_would_be_refused_is_refused(
+    edge: Edge, asked: dict[str, str], status: int, told: str
+) -> None:
+    answer = await dry_run(edge, **asked)
+    assert answer.status_code == status
+    assert told in answer.json()["error"]["message"]
