@@ -142,6 +142,31 @@ def test_a_value_of_the_wrong_type_is_named_with_its_place_and_the_right_type(
         assert re.search(r"[Ee]xpected|must|one of", said), said
 
 
+def numeric(kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.UnionType):
+        return any(numeric(part) for part in kind.types)
+    return isinstance(kind, (inspect.IntType, inspect.FloatType))
+
+
+ANY_NUMBER = ("residency_priority",)
+NUMBERS = [case for case in CASES if numeric(case.values[1].kind)]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("file", "spot"), NUMBERS)
+@pytest.mark.parametrize("wrong", ["-1", "nan", "inf"])
+def test_a_number_that_makes_no_sense_is_named_with_its_place(
+    tmp_path: Path, file: File, spot: Spot, wrong: str
+) -> None:
+    path = written(tmp_path, file, spot, spot.name, 0)
+    path.write_text(path.read_text().replace(f"{spot.name} = 0", f"{spot.name} = {wrong}"))
+    if wrong == "-1" and spot.name in ANY_NUMBER:
+        file.load(path)
+        return
+    said = refusal(file, path)
+    assert spot.name in said, said
+    assert wrong in said, said
+
+
 @pytest.mark.parametrize(("file", "spot"), CASES)
 def test_a_misspelled_key_is_named_with_its_place_and_the_right_spelling(
     tmp_path: Path, file: File, spot: Spot

@@ -7,10 +7,11 @@ over it, and converts the whole into a msgspec.Struct that forbids unknown field
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -42,10 +43,25 @@ def read(path: Path) -> Table:
 
 def convert(table: Table, shape: type[Shape], *, where: str) -> Shape:
     """Tables to `shape`, strictly. Raises ConfigError naming the key's path and the nearest known key."""
+    for at, number in _numbers(table):
+        if not math.isfinite(number):
+            raise ConfigError(path=where, problem=f"`{at}`: must be a finite number, not {number}")
     try:
         return msgspec.convert(table, shape, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(path=where, problem=_explain(str(error), shape)) from error
+
+
+def _numbers(value: object, at: str = "") -> Iterator[tuple[str, float]]:
+    """Every float in there with its path."""
+    if isinstance(value, float):
+        yield at, value
+    elif isinstance(value, dict):
+        for key, inner in cast(Table, value).items():
+            yield from _numbers(inner, f"{at}.{key}" if at else key)
+    elif isinstance(value, list):
+        for index, inner in enumerate(cast(list[object], value)):
+            yield from _numbers(inner, f"{at}[{index}]")
 
 
 def _explain(text: str, shape: type[msgspec.Struct]) -> str:

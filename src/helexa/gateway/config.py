@@ -183,6 +183,10 @@ def _check_profile(profile: Profile, where: str) -> None:
         value = getattr(profile, name)
         if value is not None and value != "max":
             _at_least(value, 1 if name in ("context", "tensor_parallel") else 0, f"{at}.{name}", where)
+    for table, least in (("limit", 1), ("cost", 0)):
+        for name, value in msgspec.structs.asdict(getattr(profile, table)).items():
+            if value is not None:
+                _at_least(value, least, f"{at}.{table}.{name}", where)
 
 
 def _at_least(value: float, least: float, name: str, where: str) -> None:
