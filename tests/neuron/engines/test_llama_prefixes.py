@@ -10,8 +10,8 @@ from tests.neuron.engines.conftest import Chat
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
-OPTIONS = {"slots": 2, "cache_ram": 256}
-CONVERSATIONS = 6
+OPTIONS = {"slots": 4, "cache_ram": 256}
+CONVERSATIONS = 12
 
 
 def opening(of: int) -> list[dict[str, str]]:
@@ -34,3 +34,17 @@ async def test_the_second_turn_reuses_the_first_also_with_more_conversations_tha
         more = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": "Go on."}]
         _, usage = await turn(chat, more)
         assert usage["prompt_tokens_details"]["cached_tokens"] >= 0.95 * first["prompt_tokens"]
+
+
+async def test_what_stands_before_an_edit_is_reused_and_the_edited_conversation_from_then_on(chat: Chat) -> None:
+    turns = [turn for of in range(20, 24) for turn in (*opening(of), {"role": "assistant", "content": f"Yes, {of}."})]
+    asked = [*turns, {"role": "user", "content": "Sum it up."}]
+    _, before = await turn(chat, asked)
+    asked[4] = {"role": "user", "content": "Something else. " + asked[4]["content"]}
+    said, edited = await turn(chat, asked)
+    assert (
+        0.4 * before["prompt_tokens"] < edited["prompt_tokens_details"]["cached_tokens"] < 0.6 * before["prompt_tokens"]
+    )
+    more = [*asked, {"role": "assistant", "content": said}, {"role": "user", "content": "Go on."}]
+    _, usage = await turn(chat, more)
+    assert usage["prompt_tokens_details"]["cached_tokens"] >= 0.95 * edited["prompt_tokens"]
