@@ -192,7 +192,7 @@ async def test_a_drain_that_hangs_ends_hard_and_takes_the_workers_along(tmp_path
 
 def _terminate_until_gone(pid: int) -> None:
     """Signals that arrive together are one: send them until one was the second."""
-    with contextlib.suppress(psutil.NoSuchProcess):
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may be gone between any two looks
         process = psutil.Process(pid)
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             process.terminate()
