@@ -14,7 +14,8 @@ app = App(
 )
 config = App(name="config", help="The configuration files.")
 app.command(config)
-app.register_install_completion_command(help="Have bash, zsh or fish complete these words.")
+COMPLETION = "Have bash, zsh or fish complete these words."
+app.register_install_completion_command(help=COMPLETION)  # pyright: ignore[reportUnknownMemberType] - **kwargs
 
 COMMANDS = {
     "up": ("helexa.cli.up:up", "Everything on this machine: a neuron, the gateway and a model."),

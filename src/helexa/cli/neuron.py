@@ -8,7 +8,8 @@ import helexa
 from helexa.cli.say import run
 
 app = App(name="neuron", help="One host's devices, engines and models.", version=helexa.__version__)
-app.register_install_completion_command(help="Have bash, zsh or fish complete these words.")
+COMPLETION = "Have bash, zsh or fish complete these words."
+app.register_install_completion_command(help=COMPLETION)  # pyright: ignore[reportUnknownMemberType] - **kwargs
 
 COMMANDS = {
     "serve": ("helexa.cli.neuron_serve:serve", "Serve this host as neuron.toml describes it."),
