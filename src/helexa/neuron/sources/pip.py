@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import importlib.util
 import sys
 import tempfile
@@ -77,8 +78,14 @@ async def download(requirement: str, into: Path, tell: Callable[[int, int], None
             case _:
                 pass
 
-    await _run("download", "--progress-bar=raw", f"--dest={into}", requirement, hear=hear)
+    await _run("download", f"--progress-bar={_progress_bar()}", f"--dest={into}", requirement, hear=hear)
     return await asyncio.to_thread(_newest_wheel, into)
+
+
+def _progress_bar() -> str:
+    """How pip tells of its progress in figures; one before 24.1, as Python 3.11 and 3.12 bring along, cannot."""
+    version = importlib.metadata.version("pip").split(".")
+    return "raw" if tuple(int(part) for part in version[:2] if part.isdigit()) >= (24, 1) else "off"
 
 
 def _newest_wheel(folder: Path) -> Path:
