@@ -24,7 +24,7 @@ class Totals:
     def __init__(self, *, asked: bool, thinks: bool) -> None:
         self._asked, self._thinks = asked, thinks
         self._held = b""
-        self._thoughts = self._made = 0
+        self._thoughts = self._made = self._drafted = self._accepted = 0
         self._last: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -49,14 +49,20 @@ class Totals:
             return frame + _END
         self._made += chunk["timings"].get("predicted_n", 0)
         chunk["timings"]["predicted_n"] = self._made
+        self._drafted += chunk["timings"].get("draft_n", 0)
+        self._accepted += chunk["timings"].get("draft_n_accepted", 0)
         if usage is not None and self._asked:
             self._last = chunk | {"choices": [], "usage": self._total(usage)}
             del chunk["timings"]
         return sse.encode(msgspec.json.encode(chunk)) if choices else b""
 
     def _total(self, usage: dict[str, Any]) -> dict[str, Any]:
+        details = {"reasoning_tokens": self._thoughts}
+        if self._drafted:
+            details["accepted_prediction_tokens"] = self._accepted
+            details["rejected_prediction_tokens"] = self._drafted - self._accepted
         return usage | {
             "completion_tokens": self._made,
             "total_tokens": usage["prompt_tokens"] + self._made,
-            "completion_tokens_details": {"reasoning_tokens": self._thoughts},
+            "completion_tokens_details": details,
         }

@@ -15,7 +15,7 @@ from helexa.neuron.core.footprint import CHECKPOINTS, cpu_batch_tokens
 from helexa.neuron.engines.llama import fields, options, shelf
 from helexa.neuron.engines.llama.binding import xl
 from helexa.neuron.engines.llama.inside import ask
-from helexa.neuron.harness import DeviceRef, Engine, Facts, LoadOrder, Report, Resident
+from helexa.neuron.harness import BadOption, DeviceRef, Engine, Facts, LoadOrder, Report, Resident
 
 SPARE_HTTP_THREADS = 16
 """A kept-alive connection holds a thread of llama.cpp's server, so there are more threads than seats."""
@@ -128,8 +128,11 @@ def make_params(order: LoadOrder) -> Any:
         params.cpuparams_batch.n_threads = device.threads
     options.apply(params, order.options)
     _attach_projector(params, order)
+    drafted = order.slots * (1 + options.drafted(params, order.options))
     if device.kind == "cpu" and "batch" not in order.options:
-        params.n_batch = cpu_batch_tokens(order.slots, whole=params.embedding or bool(params.mmproj.path))
+        params.n_batch = max(drafted, cpu_batch_tokens(order.slots, whole=params.embedding or bool(params.mmproj.path)))
+    if params.n_batch < drafted:  # llama.cpp ends its process at such a step
+        raise BadOption("batch", options.KNOWN, f"option `batch`: at least {drafted}, for what all slots draft")
     return params
 
 

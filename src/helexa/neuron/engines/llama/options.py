@@ -14,6 +14,11 @@ _POOLINGS = ("none", "mean", "cls", "last", "rank")
 _CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 _REASONING = ("none", "auto", "deepseek", "deepseek_legacy")
 _SPLITS = ("none", "layer", "row", "tensor")
+DRAFTED = 8
+"""Tokens drafted at once where nobody says `draft_max`; llama.cpp's 48 and 64 are more than a short step holds."""
+MATCHED = 4
+"""Tokens that have to be alike before what followed them last time is drafted; llama.cpp's 12 are seldom found."""
+_BY_MODEL = ("draft_simple", "draft_eagle3")
 _SPECULATION = ("draft_simple", "ngram_simple", "ngram_mod", "ngram_cache", "ngram_map_k", "draft_mtp", "draft_eagle3")
 
 
@@ -58,7 +63,12 @@ def _draft(params: Params, value: str) -> None:
 
 
 def _draft_max(params: Params, value: int) -> None:
-    params.speculative.draft.n_max = value
+    """However it is drafted."""
+    kinds = params.speculative
+    kinds.draft.n_max = value
+    kinds.ngram_simple.size_m = kinds.ngram_map_k.size_m = value
+    kinds.ngram_mod.n_max = value
+    kinds.ngram_mod.n_min = min(kinds.ngram_mod.n_min, value)
 
 
 def _draft_min(params: Params, value: int) -> None:
@@ -132,6 +142,20 @@ def apply(params: Params, options: dict[str, Any]) -> None:
         if option is None:
             raise BadOption(name, KNOWN)
         option.put(params, _checked(name, option, value))
+
+
+def drafted(params: Params, options: dict[str, Any]) -> int:
+    """Tokens that a step may draft for each sequence; sets what speculation leaves open. Raises BadOption."""
+    kind = options.get("speculation", "draft_simple" if "draft" in options else None)
+    if kind is None:
+        return 0
+    if kind.lower() in _BY_MODEL and "draft" not in options:
+        raise BadOption("speculation", KNOWN, f"option `speculation`: `{kind}` needs a model to draft with, as `draft`")
+    if "draft_max" not in options:
+        _draft_max(params, DRAFTED)
+    params.speculative.ngram_simple.size_n = params.speculative.ngram_map_k.size_n = MATCHED
+    OPTIONS["speculation"].put(params, kind)
+    return params.speculative.draft.n_max
 
 
 def _checked(name: str, option: Option, value: Any) -> Any:
