@@ -38,7 +38,7 @@ def test_make_up_sets_up_everything_and_the_model_answers(checkout: Path, tmp_pa
     ports = [free_port() for _ in range(3)]
     words = "--port {} --metrics-port {} --neuron-port {}".format(*ports)
     # A cache of models of its own, so that the model is fetched; pip's cache is the user's.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "PYTHON"))}
+    environ = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     environ |= {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environ |= {"PIP_CACHE_DIR": environ.get("PIP_CACHE_DIR", str(Path.home() / ".cache" / "pip"))}
     up = subprocess.Popen(
