@@ -123,6 +123,10 @@ async def test_a_load_that_fails_is_told_with_its_reason(pair: Fleet) -> None:
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
     assert "broken" in answer.json()["error"]["message"]
+    found = (await pair.http.get(f"/cortex/v1/decisions/{answer.headers['x-cortex-decision']}")).json()
+    said = [action["what"] for action in found["actions"]]
+    failed = {what.partition(" failed: ")[0] for what in said if "fail" in what}
+    assert failed == {"the load on n1", "the load on n2"}
 
 
 async def test_a_client_that_leaves_frees_its_seat_streamed_or_not(pair: Fleet) -> None:

@@ -53,9 +53,10 @@ class Journal:
             self._begin(event, now)
         elif isinstance(event, ev.Left):
             self._end(event.ask, now, "left", None)
+        elif isinstance(event, ev.LoadFailed):
+            self._tell(event.model, now, f"the load on {event.node} failed: {event.error}")
         elif isinstance(event, ev.Joined):
-            for entry in self._waiting(event.model):
-                entry.actions.append((now - entry.began, f"join the load that another gateway began on {event.at}"))
+            self._tell(event.model, now, f"join the load that another gateway began on {event.at}")
         for one in out:
             self._note(one, now)
 
@@ -97,14 +98,19 @@ class Journal:
                 entry.weighed(one.appraisals)
                 entry.nodes = one.nodes
         elif isinstance(one, Load):
+            self._tell(one.model, now, f"load on {one.node}")
             for entry in self._waiting(one.model):
-                entry.actions.append((now - entry.began, f"load on {one.node}"))
                 entry.weighed(one.appraisals)
                 entry.nodes = one.nodes
         elif isinstance(one, Unload) and one.made_for is not None:
+            self._tell(one.made_for, now, f"evict {one.model} from {one.node}")
             for entry in self._waiting(one.made_for):
-                entry.actions.append((now - entry.began, f"evict {one.model} from {one.node}"))
                 entry.weighed(one.appraisals)
+
+    def _tell(self, model: str, now: float, what: str) -> None:
+        """Something was done for everybody who waits for the model."""
+        for entry in self._waiting(model):
+            entry.actions.append((now - entry.began, what))
 
     def _waiting(self, model: str) -> list[Entry]:
         return [entry for entry in self._open.values() if entry.model == model]
