@@ -52,7 +52,11 @@ async def test_a_model_is_loaded_there_served_in_every_dialect_and_unloaded(flee
     assert (entry["status"], entry["context_length"]) == ("loaded", 131072)
     assert (await fleet.http.post("/cortex/v1/unload", json={"model": QWEN})).status_code == 202
     await fleet.until_status(QWEN, "cold")
-    assert not node.loaded
+
+    async def gone() -> bool:
+        return not node.loaded
+
+    await eventually(gone, "the node has nothing loaded")
 
 
 async def test_what_it_has_loaded_already_is_used_as_it_is(fleet: Fleet, node: Predecessor) -> None:

@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 PLACES = {"": HERE, "edge/": HERE.parent / "gateway/edge", "chain/": HERE.parent / "interaction"}
 MANIFEST = tomllib.loads((HERE / "requirements.toml").read_text())["requirement"]
 # These prove other promises than those of the dialects' contract.
-ELSEWHERE = {"test_requirements.py", "test_control.py", "test_access.py"}
+ELSEWHERE = {"test_requirements.py", "test_control.py", "test_access.py", "test_operator.py"}
 
 
 def _tests() -> set[str]:
