@@ -36,6 +36,7 @@ async def test_the_second_turn_reuses_the_first_also_with_more_conversations_tha
         assert usage["prompt_tokens_details"]["cached_tokens"] >= 0.95 * first["prompt_tokens"]
 
 
+@pytest.mark.slow
 async def test_what_stands_before_an_edit_is_reused_and_the_edited_conversation_from_then_on(chat: Chat) -> None:
     turns = [turn for of in range(20, 24) for turn in (*opening(of), {"role": "assistant", "content": f"Yes, {of}."})]
     asked = [*turns, {"role": "user", "content": "Sum it up."}]
