@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import App
 
 import helexa
-from helexa.cli.say import run
+from helexa.cli.say import completed, run
 
 app = App(
     name="cortex",
@@ -14,8 +14,7 @@ app = App(
 )
 config = App(name="config", help="The configuration files.")
 app.command(config)
-COMPLETION = "Have bash, zsh or fish complete these words."
-app.register_install_completion_command(help=COMPLETION)  # pyright: ignore[reportUnknownMemberType] - **kwargs
+completed(app)
 
 COMMANDS = {
     "up": ("helexa.cli.up:up", "Everything on this machine: a neuron, the gateway and a model."),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from cyclopts import App
 
 import helexa
-from helexa.cli.say import run
+from helexa.cli.say import completed, run
 
 app = App(name="neuron", help="One host's devices, engines and models.", version=helexa.__version__)
-COMPLETION = "Have bash, zsh or fish complete these words."
-app.register_install_completion_command(help=COMPLETION)  # pyright: ignore[reportUnknownMemberType] - **kwargs
+completed(app)
 
 COMMANDS = {
     "serve": ("helexa.cli.neuron_serve:serve", "Serve this host as neuron.toml describes it."),

@@ -17,6 +17,12 @@ BROKEN_PIPE = 141
 """What a shell shows for a program that SIGPIPE ended."""
 
 
+def completed(app: App) -> None:
+    """Give a program the word that has shells complete its others."""
+    what = "Have bash, zsh or fish complete these words."
+    app.register_install_completion_command(help=what)  # pyright: ignore[reportUnknownMemberType] - **kwargs
+
+
 def run(app: App) -> None:
     """Do what the command line says. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 141 when
     whoever read the output has left (`| head`)."""

@@ -34,6 +34,16 @@ class Chat(Client):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client() -> AsyncIterator[Client]:
+    """A neuron with nothing loaded, and one thread."""
+    async with Neuron(NeuronConfig(port=0, devices=[DeviceEntry(kind="cpu", memory_mb=2000, threads=1)])) as neuron:
+        client = Client(neuron)
+        client.patience_s = 60
+        yield client
+        await client.origin.aclose()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chat(smollm2_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Chat]:
     """One thread: two of them wait for each other where other work is on the machine. `OPTIONS` of the module are the
     load's."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from helexa.neuron.app import Neuron
-from helexa.neuron.config import DeviceEntry, NeuronConfig
 from tests.neuron.api.client import Client
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -18,15 +14,6 @@ pytest.importorskip("xllamacpp")
 
 LINE = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 PROMPT = " ".join([LINE] * 6)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client() -> AsyncIterator[Client]:
-    async with Neuron(NeuronConfig(port=0, devices=[DeviceEntry(kind="cpu", memory_mb=2000, threads=1)])) as neuron:
-        client = Client(neuron)
-        client.patience_s = 60
-        yield client
-        await client.origin.aclose()
 
 
 async def loaded(client: Client, model: str, **options: object) -> Any:

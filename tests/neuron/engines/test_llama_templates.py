@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from helexa.neuron.app import Neuron
-from helexa.neuron.config import DeviceEntry, NeuronConfig
 from helexa.neuron.core.gguf import read_header
 from tests.neuron.api.client import Client
 from tests.neuron.core.chat import test_template as fixtures
@@ -23,15 +19,6 @@ pytest.importorskip("transformers")
 TOKENS = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
 """Those of the file that serves as the body of every family."""
 VARIABLES = {"date_string": f"{fixtures.NOW:%d %b %Y}"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client() -> AsyncIterator[Client]:
-    async with Neuron(NeuronConfig(port=0, devices=[DeviceEntry(kind="cpu", memory_mb=2000, threads=1)])) as neuron:
-        client = Client(neuron)
-        client.patience_s = 60
-        yield client
-        await client.origin.aclose()
 
 
 def as_sent(message: dict[str, Any]) -> dict[str, Any]:

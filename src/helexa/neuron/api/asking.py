@@ -94,10 +94,15 @@ def _streamed(question: Question, asked: shapes.Asked, facts: Facts) -> Question
 def _totals(asked: shapes.Asked, facts: Facts) -> Totals | None:
     if not facts.counts_choices or not isinstance(asked, shapes.Generation):
         return None
-    told = asked.stream_options is not None and asked.stream_options.include_usage is True
-    if asked.streamed and not told and (asked.n or 1) == 1:
+    told = _tells_usage(asked)
+    if not told and (asked.n or 1) == 1:
         return None
-    return Totals(asked=told or not asked.streamed, thinks=facts.reasoning)
+    return Totals(asked=told, thinks=facts.reasoning)
+
+
+def _tells_usage(asked: shapes.Generation) -> bool:
+    """A whole answer always does, a stream when it is asked to."""
+    return not asked.streamed or (asked.stream_options is not None and asked.stream_options.include_usage is True)
 
 
 def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
@@ -154,9 +159,8 @@ def _stop_tokens(asked: shapes.Asked, facts: Facts) -> StopTokens | None:
         return None
     if isinstance(asked, shapes.Request) and asked.tools:
         return None
-    told = asked.stream_options is not None and asked.stream_options.include_usage is True
     shown = bool(asked.logprobs) if isinstance(asked, shapes.Request) else getattr(asked, "logprobs", None) is not None
-    return StopTokens(_stop_ids(asked), asked.n or 1, shown=shown, usage=told or not asked.streamed)
+    return StopTokens(_stop_ids(asked), asked.n or 1, shown=shown, usage=_tells_usage(asked))
 
 
 def _likelihoods(asked: shapes.Asked, facts: Facts, *, stopping: bool, calls: bool) -> dict[str, msgspec.Raw]:
