@@ -121,7 +121,8 @@ class ModelLoad(Lean):
 
 
 class Health(Lean):
-    """`locked_mb`: host memory that holds weights of unloaded models."""
+    """`locked_mb`: host memory that holds weights of unloaded models. `topology` counts how often the devices have
+    changed: once it does, `/discovery` tells something new."""
 
     uptime_secs: Int = 0
     devices: list[DeviceHealth] = []
@@ -130,6 +131,7 @@ class Health(Lean):
     boot_id: str = ""
     draining: bool = False
     locked_mb: Int = 0
+    topology: Int = 0
 
 
 class LoadingState(Lean):
@@ -288,7 +290,8 @@ class Recycle(Lean):
 class Event(Lean):
     """One line of `GET /events`: a model changed state or moved on in its load.
 
-    kind: "model" (state changed), "progress" (a load moved on), "device", "gone" (a model is no longer there).
+    kind: "model" (state changed), "progress" (a load moved on), "device", "gone" (a model is no longer there),
+    "topology" (there are other devices; `/discovery` tells which).
     """
 
     kind: str

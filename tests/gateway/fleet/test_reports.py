@@ -46,6 +46,18 @@ def test_a_preflight_that_says_never_is_one() -> None:
     assert world.refused[world.ask("a")].status == 422
 
 
+def test_what_a_node_said_of_a_model_no_longer_binds_once_its_devices_have_changed() -> None:
+    world = World({"n1": 1000}, {}, profiles={"a": Profile(id="a")})
+    never = CROWDED | {"evictable": False}
+    world.tell(ev.Fitted(node="n1", model="a", refusal=never))
+    world.see("n1")
+    assert world.refused[world.ask("a")].status == 422
+    world.memory["n1"] = 4000
+    world.see("n1")
+    assert world.ask("a") not in world.refused
+    assert [(load.node, load.model) for load in world.loads] == [("n1", "a")]
+
+
 def test_a_load_whose_room_another_gateway_took_is_tried_again_and_refuses_nobody() -> None:
     world = World({"n1": 1000}, {"a": 400})
     ask = world.ask("a")

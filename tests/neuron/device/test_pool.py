@@ -239,6 +239,34 @@ async def test_a_recycled_worker_is_lost_as_planned(watched: Watched, tmp_path: 
     assert watched.news[0] == Lost(device=0, how="defrag", planned=True)
 
 
+async def test_a_device_that_is_gone_has_no_worker_until_it_is_back(watched: Watched, tmp_path: Path) -> None:
+    await watched.load("m", tmp_path / "s")
+    pid = watched.pool.pid(0)
+    watched.pool.seat(Seat(index=0, worker="cpu-dev-0", absent="there is no cpu device 0"))
+    await until(lambda: watched.pool.state(0) == "failed")
+    assert watched.news[-1] == Dead(device=0, cause="there is no cpu device 0")
+    assert not exists(f"/proc/{pid}")
+    with pytest.raises(Unavailable, match="there is no cpu device 0"):
+        await watched.load("m", tmp_path / "s2")
+    watched.pool.seat(Seat(index=0, worker="cpu-dev-0"))
+    await watched.load("m", tmp_path / "s3")
+
+
+async def test_a_device_in_anothers_place_gets_a_fresh_worker(watched: Watched, tmp_path: Path) -> None:
+    watched.pool.seat(Seat(index=0, worker="cpu-dev-0", unit="GPU-a"))
+    await watched.load("m", tmp_path / "s")
+    watched.pool.seat(Seat(index=0, worker="cpu-dev-0", unit="GPU-a"))
+    watched.pool.seat(Seat(index=0, worker="cpu-dev-0", unit="GPU-b"))
+    await until(lambda: len(watched.news) == 2)
+    assert watched.news[0] == Lost(device=0, how="there is another device in its place", planned=True)
+
+
+async def test_a_device_that_comes_later_gets_a_worker_of_its_own(watched: Watched) -> None:
+    watched.pool.seat(Seat(index=3, worker="cuda-dev-0"))
+    await until(lambda: watched.pool.state(3) == "ready")
+    assert (watched.pool.name(3), watched.pool.pid(3) is None) == ("cuda-dev-0", False)
+
+
 async def test_workers_that_cannot_even_start_back_off_until_the_device_has_failed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

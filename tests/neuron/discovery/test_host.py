@@ -179,3 +179,31 @@ def test_a_process_on_a_gpu_is_known_by_its_id() -> None:
     seen = host(replace(BIG, processes={77: 1500}))
     (device,) = used(NeuronConfig(), seen)
     assert (held_on_gpu(device, seen, 77), held_on_gpu(device, seen, 78)) == (1500, None)
+
+
+def test_a_gpu_that_comes_later_gets_the_next_number_and_the_others_keep_theirs() -> None:
+    before = chosen(NeuronConfig(), host())
+    entries = chosen(NeuronConfig(), host(BIG, SMALL), before)
+    assert [(d.index, d.worker_name) for d in host_devices(entries, host(BIG, SMALL))] == [
+        (0, "cpu-dev-0"),
+        (1, "cuda-dev-0"),
+        (2, "cuda-dev-1"),
+    ]
+    assert chosen(NeuronConfig(), host(), entries) == entries
+    assert chosen(NeuronConfig(), host(SMALL), entries) == entries
+
+
+def test_a_driver_that_comes_back_brings_its_gpus() -> None:
+    assert [each.kind for each in chosen(NeuronConfig(), host(BIG), chosen(NeuronConfig(), MISMATCH))] == ["cuda"]
+
+
+def test_configured_devices_stay_exactly_these() -> None:
+    config = NeuronConfig(devices=[entry("cuda", 1)])
+    assert chosen(config, host(BIG, SMALL), chosen(config, host())) == tuple(config.devices)
+
+
+def test_a_device_is_missing_only_when_its_driver_works() -> None:
+    entries = chosen(NeuronConfig(), host(BIG))
+    assert [device.missing for device in host_devices(entries, host())] == [True]
+    assert [device.missing for device in host_devices(entries, MISMATCH)] == [False]
+    assert [device.missing for device in host_devices(entries, host(BIG))] == [False]

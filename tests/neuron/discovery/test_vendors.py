@@ -131,6 +131,37 @@ def test_nvml_is_asked_and_closed_and_what_it_does_not_support_is_unknown(monkey
     ]
 
 
+def test_a_gpu_that_fell_off_the_bus_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OneLost(FakeNvml):
+        def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+            if index == 0:
+                raise self.NVMLError("GPU is lost")
+            return index
+
+    monkeypatch.setattr(nvidia, "_nvml", OneLost)
+    found = nvidia.probe()
+    assert ([gpu.ordinal for gpu in found.found], found.unavailable_reason) == ([1], None)
+
+
+@pytest.mark.parametrize(
+    ("only", "uuids"),
+    [
+        (None, ["GPU-aa", "GPU-bb", "GPU-cc"]),
+        ("", []),
+        ("-1", []),
+        ("2,0", ["GPU-cc", "GPU-aa"]),
+        ("GPU-b", ["GPU-bb"]),
+        ("1,7,0", ["GPU-bb"]),
+        ("MIG-1234", ["GPU-aa", "GPU-bb", "GPU-cc"]),
+    ],
+)
+def test_gpus_are_those_that_cuda_shows_and_counted_as_it_counts(only: str | None, uuids: list[str]) -> None:
+    gpus = [nvidia.Gpu(kind="cuda", ordinal=at, name="", uuid=f"GPU-{2 * name}") for at, name in enumerate("abc")]
+    shown = nvidia.visible(gpus, only)
+    assert [gpu.uuid for gpu in shown] == uuids
+    assert [gpu.ordinal for gpu in shown] == list(range(len(uuids)))
+
+
 def test_processes_are_known_by_what_they_use_where_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvidia, "_nvml", FakeNvml)
     assert [dict(gpu.processes) for gpu in nvidia.probe().found] == [{77: 3072}, {}]

@@ -34,7 +34,8 @@ class NodeWatch:
         self._polling = polling
         self._clock = clock
         self._bell = asyncio.Event()
-        self._boot_id: str | None = None
+        self._known: tuple[str, int] | None = None
+        """Which boot of the node, and which of its topologies, the fleet knows."""
         self._asked: set[str] = set()
 
     def start(self, crew: Crew) -> list[asyncio.Task[None]]:
@@ -65,17 +66,17 @@ class NodeWatch:
             pass
 
     async def poll(self) -> None:
-        """One poll: health and models, and discovery when the node is new or was started anew."""
+        """One poll: health and models, and discovery when the node is new, was started anew or has other devices."""
         try:
             health = await self.client.health()
             models = await self.client.models()
-            fresh = self._boot_id is None or health.boot_id != self._boot_id
-            discovery = await self.client.discovery() if fresh else None
+            seen = (health.boot_id, health.topology)
+            discovery = await self.client.discovery() if seen != self._known else None
         except (NeuronSilent, NeuronNonsense, NeuronRefused) as error:
             self._missed(error)
             return
         if discovery is not None:
-            self._boot_id = health.boot_id
+            self._known = seen
             self._asked.clear()
         self._dispatcher.tell(ev.Polled(node=self.client.name, health=health, models=models, discovery=discovery))
         await self._ask_fits()
@@ -129,5 +130,5 @@ class NodeWatch:
             self._dispatcher.tell(ev.ModelGone(node=self.client.name, model=event.model_id))
         elif event.model is not None:
             self._dispatcher.tell(ev.ModelSeen(node=self.client.name, model=event.model))
-        elif event.kind == "device":
+        elif event.kind in ("device", "topology"):
             self.poll_now()

@@ -328,7 +328,9 @@ def _polled(fleet: Fleet, event: ev.Polled, now: float) -> Fleet:
         activation=event.health.activation.state,
     )
     if event.discovery is not None:
-        node = _discovered(node, event.discovery)
+        before, node = node, _discovered(node, event.discovery)
+        if _hardware(before) != _hardware(node):
+            fleet = _unbound(fleet, event.node)
     fleet = _models(fleet if node == fleet.nodes[event.node] else with_node(fleet, node), event, now)
     weighed = _weighed(fleet, node, event.health)
     return reindex(fleet if weighed == node else with_worn(with_node(fleet, weighed), event.node), event.node)
@@ -347,9 +349,18 @@ def _forget(fleet: Fleet, name: str) -> Fleet:
     """The daemon was started anew: what it held is gone, what it said of fits and failures no longer binds."""
     for model in fleet.residents.get(name, ()):
         fleet = without_place(fleet, model, name)
+    return replace(_unbound(fleet, name), clearing=_without(fleet.clearing, name))
+
+
+def _unbound(fleet: Fleet, name: str) -> Fleet:
+    """What a node said of fits and failures was of another daemon, or of other devices."""
     fits = {model: _without(there, name) for model, there in fleet.fits.items()}
     failures = {model: _without(there, name) for model, there in fleet.failures.items()}
-    return replace(fleet, fits=fits, failures=failures, clearing=_without(fleet.clearing, name))
+    return replace(fleet, fits=fits, failures=failures)
+
+
+def _hardware(node: Node) -> list[tuple[int, str, int]]:
+    return [(device.index, device.kind, device.total_mb) for device in node.devices]
 
 
 def _discovered(node: Node, seen: control.Discovery) -> Node:

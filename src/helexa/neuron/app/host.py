@@ -18,7 +18,7 @@ from helexa.base.resident import anonymous_mb
 from helexa.neuron.config import NeuronConfig
 from helexa.neuron.core.measured import Measurements
 from helexa.neuron.core.plan import DeviceState
-from helexa.neuron.device.pool import Pool
+from helexa.neuron.device.pool import Pool, Seat
 from helexa.neuron.discovery.host import (
     HostDevice,
     Survey,
@@ -30,10 +30,11 @@ from helexa.neuron.discovery.host import (
     read_health,
     survey,
 )
+from helexa.neuron.harness import DeviceRef
 from helexa.neuron.keeper import Keeper, views
 from helexa.neuron.registry import Harness
 from helexa.neuron.sources.library import Library
-from helexa.wire.control import Activation, DeviceHealth, Discovery, Health
+from helexa.wire.control import Activation, DeviceHealth, Discovery, Event, Health
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,16 @@ class HostView:
         *,
         boot_id: str,
         measurements: Callable[[], Measurements] = Measurements,
+        look: Callable[[], Survey] = survey,
     ) -> None:
-        self._measurements = measurements
-        self._entries = chosen(config, seen)
-        self._kept_mb = config.warm.locked_mb
-        self.devices: tuple[HostDevice, ...] = host_devices(self._entries, seen, kept_mb=self._kept_mb)
+        self._measurements, self._look = measurements, look
+        self._config, self._entries = config, chosen(config, seen)
+        self.devices: tuple[HostDevice, ...] = self._found(seen)
+        self._missing = {device.index for device in self.devices if device.missing}
         self._seen, self._harnesses, self._boot_id = seen, harnesses, boot_id
         self._disk_free_mb: int | None = None
         self._health = read_health(self.devices, seen)
+        self._changes = 0
 
     @property
     def blocked(self) -> str | None:
@@ -66,23 +69,53 @@ class HostView:
         usable = any(device.memory_mb > 0 for device in self.devices)
         return None if usable else self._seen.cuda_unavailable_reason
 
-    async def refresh(self, keeper: Keeper, library: Library, pool: Pool) -> None:
-        """Look again, in a thread."""
-        self._look(await asyncio.to_thread(survey))
-        self._disk_free_mb = await asyncio.to_thread(library.disk_free_mb)
-        self._health = read_health(self.devices, self._seen)
-        held = {device.index: self._holds(device, self._seen, pool) for device in self.devices}
-        keeper.refreshed(self.states(keeper.devices(), held))
+    def _found(self, seen: Survey) -> tuple[HostDevice, ...]:
+        return host_devices(self._entries, seen, kept_mb=self._config.warm.locked_mb)
 
-    def _look(self, seen: Survey) -> None:
-        """Devices that went away have no memory from now on; new ones are for the next start to choose."""
-        new = [gpu.name for gpu in seen.gpus if gpu.uuid not in {known.uuid for known in self._seen.gpus}]
-        if new:
-            log.warning("there is a device that was not there before: %s; restart to use it", ", ".join(new))
-        if seen.cuda_unavailable_reason != self._seen.cuda_unavailable_reason:
-            log.warning("the NVIDIA driver: %s", seen.cuda_unavailable_reason or "it can be used again")
-        self._seen = seen
-        self.devices = host_devices(self._entries, seen, kept_mb=self._kept_mb)
+    async def refresh(self, keeper: Keeper, library: Library, pool: Pool) -> bool:
+        """Look again, in a thread, and tell who must know; whether there are other devices than before."""
+        seen = await asyncio.to_thread(self._look)
+        self._disk_free_mb = await asyncio.to_thread(library.disk_free_mb)
+        changed = self._take(seen)
+        for seat in self.seats():
+            pool.seat(seat)
+        self._health = read_health(self.devices, seen)
+        held = {device.index: self._holds(device, seen, pool) for device in self.devices}
+        keeper.refreshed(self.states(keeper.devices(), held), self.refs())
+        if changed:
+            self._changes += 1
+            keeper.feed.publish(Event(kind="topology", boot_id=self._boot_id))
+        return changed
+
+    def _take(self, seen: Survey) -> bool:
+        """A newer survey. A device that is gone has no memory from now on, and no worker once it was missing twice: a
+        driver may hiccup."""
+        gone_before = {device.index for device in self.devices if device.missing}
+        before = _published(self.devices, self._seen)
+        self._seen, self._entries = seen, chosen(self._config, seen, self._entries)
+        self.devices = self._found(seen)
+        self._missing = {device.index for device in self.devices if device.missing and device.index in gone_before}
+        now = _published(self.devices, seen)
+        for line in sorted(now - before):
+            log.warning("this host now has %s", line)
+        return now != before
+
+    def seats(self) -> list[Seat]:
+        """The devices' places in the pool of workers."""
+        return [
+            Seat(
+                index=device.index,
+                worker=device.worker_name,
+                prepare=tuple(h.target for h in self._harnesses if h.light and h.installed and device.kind in h.kinds),
+                unit=device.uuid,
+                absent=f"there is no {device.kind} device {device.ordinal}" if device.index in self._missing else "",
+            )
+            for device in self.devices
+        ]
+
+    def refs(self) -> dict[int, DeviceRef]:
+        """The devices as engines are told of them, by their numbers here."""
+        return {device.index: device.as_ref() for device in self.devices}
 
     def states(
         self, known: Sequence[DeviceState] = (), held: Mapping[int, int | None] | None = None
@@ -95,7 +128,7 @@ class HostView:
     def holds_mb(self, device: int, pool: Pool) -> int | None:
         """What a device's worker holds of it now. Blocking: a GPU's driver is asked."""
         found = next(each for each in self.devices if each.index == device)
-        return self._holds(found, self._seen if found.kind == "cpu" else survey(), pool)
+        return self._holds(found, self._seen if found.kind == "cpu" else self._look(), pool)
 
     @staticmethod
     def _holds(device: HostDevice, seen: Survey, pool: Pool) -> int | None:
@@ -132,6 +165,7 @@ class HostView:
             boot_id=self._boot_id,
             draining=keeper.draining,
             locked_mb=locked_mb,
+            topology=self._changes,
         )
 
     def uuids(self) -> dict[str, int]:
@@ -157,6 +191,13 @@ class HostView:
             "target": f"{platform.machine()}-{sys.platform}",
             "boot_id": self._boot_id,
         }
+
+
+def _published(devices: Sequence[HostDevice], seen: Survey) -> set[str]:
+    """What others plan with, in words."""
+    shown = {f"{each.worker_name} ({each.name}) with {each.memory_mb} MiB {each.uuid}".rstrip() for each in devices}
+    broken = seen.cuda_unavailable_reason
+    return shown | {f"an NVIDIA driver that cannot be used: {broken}" if broken else f"driver {seen.driver_version}"}
 
 
 def _merged(reading: DeviceHealth, state: DeviceState, pool: Pool) -> DeviceHealth:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -26,8 +28,8 @@ from helexa.neuron.app.activation import Warmup
 from helexa.neuron.app.folder import private_folder, socket_folder, state_folder
 from helexa.neuron.app.host import REFRESH_S, HostView, Uptime
 from helexa.neuron.config import NeuronConfig
-from helexa.neuron.device.pool import WATCH_S, Pool, Seat
-from helexa.neuron.discovery.host import survey
+from helexa.neuron.device.pool import WATCH_S, Lost, News, Poisoned, Pool
+from helexa.neuron.discovery.host import Survey, survey
 from helexa.neuron.discovery.xids import XidWatch
 from helexa.neuron.keeper import Host, Keeper, Notebook, Vocabularies
 from helexa.neuron.keeper.larder import Larder
@@ -45,9 +47,17 @@ _LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 class Neuron:
     """`async with Neuron(config) as neuron:` serves at `neuron.url`; leaving drains it and leaves no process behind."""
 
-    def __init__(self, config: NeuronConfig, *, clock: Clock | None = None, drain_s: float = DRAIN_S) -> None:
-        self._config, self._clock, self._drain_s = config, clock or SystemClock(), drain_s
+    def __init__(
+        self,
+        config: NeuronConfig,
+        *,
+        clock: Clock | None = None,
+        drain_s: float = DRAIN_S,
+        look: Callable[[], Survey] = survey,
+    ) -> None:
+        self._config, self._clock, self._drain_s, self._look = config, clock or SystemClock(), drain_s, look
         self._stack = AsyncExitStack()
+        self._suspicion = asyncio.Event()
         self.boot_id = fresh("boot_")
         self.port = config.port
         self.keeper: Keeper
@@ -80,16 +90,18 @@ class Neuron:
         harnesses = registry.offered(entry.name for entry in config.harnesses)
         folder = state_folder(os.environ, config.state_dir)
         notebook = await asyncio.to_thread(Notebook, folder / "measured.json")
-        seen = await asyncio.to_thread(survey)
-        view = HostView(config, seen, harnesses, boot_id=self.boot_id, measurements=notebook.measurements)
+        seen = await asyncio.to_thread(self._look)
+        view = HostView(
+            config, seen, harnesses, boot_id=self.boot_id, measurements=notebook.measurements, look=self._look
+        )
         library = from_config(config, os.environ, lambda: {h.name: h.info() for h in harnesses}, notebook.measurements)
         sockets = stack.enter_context(socket_folder(os.environ))
         crew = await stack.enter_async_context(Crew())
 
         self.pool = Pool(
-            _seats(view, harnesses),
+            view.seats(),
             clock=self._clock,
-            tell=lambda news: self.keeper.hear(news),
+            tell=lambda news: self._hear(news),
             silence_s=config.watchdog.step_s,
         )
         stack.push_async_callback(self.pool.close)
@@ -141,35 +153,41 @@ class Neuron:
         def hear_xid(device: int, fault: str) -> None:
             loop.call_soon_threadsafe(self.pool.condemn, device, fault)
 
-        xids = XidWatch(view.uuids(), hear_xid)
+        xids = XidWatch(hear_xid)
         stack.push_async_callback(asyncio.to_thread, xids.close)
-        xids.start()
+        xids.watch(view.uuids())
         self.pool.start()
-        crew.loop(
-            lambda: view.refresh(keeper, library, self.pool), name="refresh", clock=self._clock, every_s=REFRESH_S
-        )
+
+        async def look_again() -> None:
+            if await view.refresh(keeper, library, self.pool):
+                xids.watch(view.uuids())
+
+        crew.loop(lambda: self._round(look_again), name="refresh", clock=self._clock, every_s=0.0)
         crew.loop(keeper.watch, name="watch engines", clock=self._clock, every_s=min(WATCH_S, config.watchdog.step_s))
         crew.start(asyncio.to_thread(templates.prepare), name="prepare for templates")
         crew.start(self.warmup.run(), name="activation")
         log.info("neuron %s listens on %s with %s", self.boot_id, self.url, ", ".join(h.name for h in harnesses))
 
+    def _hear(self, news: News) -> None:
+        """What the pool tells. A worker that is lost or poisoned may have lost its device."""
+        self.keeper.hear(news)
+        if isinstance(news, Lost | Poisoned):
+            self._suspicion.set()
 
-def _seats(view: HostView, harnesses: tuple[registry.Harness, ...]) -> list[Seat]:
-    return [
-        Seat(
-            index=device.index,
-            worker=device.worker_name,
-            prepare=tuple(h.target for h in harnesses if h.light and h.installed and device.kind in h.kinds),
-        )
-        for device in view.devices
-    ]
+    async def _round(self, look: Callable[[], Awaitable[None]]) -> None:
+        """A look at the host, and the time until the next: some seconds, or a suspicion."""
+        self._suspicion.clear()
+        await look()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REFRESH_S):
+                await self._suspicion.wait()
 
 
 def _host(
     config: NeuronConfig, view: HostView, harnesses: tuple[registry.Harness, ...], sockets: Path, boot_id: str
 ) -> Host:
     return Host(
-        devices={device.index: device.as_ref() for device in view.devices},
+        devices=view.refs(),
         found=view.states(),
         engines={harness.name: harness.target for harness in harnesses},
         sockets=sockets,

@@ -37,11 +37,14 @@ KEPT_EXIT_LINES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """A device's place in the pool: which worker drives it, and what that worker should have imported ahead."""
+    """A device's place in the pool: which worker drives it, and what that worker should have imported ahead. `unit` is
+    the hardware's own name, where it has one; `absent` says that there is none, and so no worker."""
 
     index: int
     worker: str
     prepare: tuple[str, ...] = ()
+    unit: str = ""
+    absent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,9 @@ class _Post:
 
     seat: Seat
     state: State = "idle"
+    keeper: asyncio.Task[None] | None = None
     process: WorkerProcess | None = None
+    unit: str = ""
     why: str = ""
     suspicion: str = ""
     exit: Exit | None = None
@@ -130,6 +135,19 @@ class Pool:
         for post in self._posts.values():
             self._begin(post)
         self._crew.loop(self._watch, name="watch workers", clock=self._clock, every_s=WATCH_S)
+
+    def seat(self, seat: Seat) -> None:
+        """A device as it is now: a new one gets a worker, one that is gone loses its own, and one in whose place there
+        is another gets a fresh one. To be told again and again: what could not be done at once is done then."""
+        if self._closing:
+            return
+        post = self._posts.setdefault(seat.index, _Post(seat=seat))
+        post.seat = seat
+        if seat.absent:
+            self._end(post, seat.absent)
+        elif seat.unit and post.unit and seat.unit != post.unit:
+            self._end(post, "there is another device in its place")
+        self._begin(post)
 
     async def close(self) -> None:
         """End every worker; returns when no process is left."""
@@ -213,10 +231,16 @@ class Pool:
     async def recycle(self, device: int, why: str) -> None:
         """Replace the device's worker by a fresh one, with an empty device. The owner hears of it as Lost."""
         post = self._posts[device]
-        if post.state in _WORKING and post.process is not None:
-            post.why, post.recycling = why, True
-            post.process.kill()
+        if self._end(post, why) and post.process is not None:
             await post.process.ended.wait()
+
+    def _end(self, post: _Post, why: str) -> bool:
+        """End a worker that works, on purpose; whether there was one."""
+        if post.state not in _WORKING or post.process is None:
+            return False
+        post.why, post.recycling = why, True
+        post.process.kill()
+        return True
 
     async def _ask(
         self, device: int, make: Callable[[int], jobs.Job], limit_s: float, report: Report | None = None
@@ -276,25 +300,33 @@ class Pool:
                     self._poison(post, process, f"stuck: it was not heard of for {post.silent_s:g} s")
 
     def _begin(self, post: _Post) -> None:
-        if post.state == "idle":
+        if post.seat.absent and post.state == "idle":
+            self._set(post, "failed", post.seat.absent)
+        if not post.seat.absent and (post.keeper is None or post.keeper.done()):
             self._set(post, "starting")
-            self._crew.start(self._keep(post), name=f"worker {post.seat.worker}")
+            post.keeper = self._crew.start(self._keep(post), name=f"worker {post.seat.worker}")
 
     async def _keep(self, post: _Post) -> None:
-        """Keep one worker alive for as long as the pool is open."""
+        """Keep one worker alive for as long as the pool is open and the device is there."""
         while not self._closing:
             try:
                 await self._run_once(post)
                 pause_s = RESTART_S[min(max(post.crashes - 1, 0), len(RESTART_S) - 1)]
             except WorkerLost as error:
                 pause_s = self._stillborn(post, error)
+            if post.seat.absent:
+                self._set(post, "failed", post.seat.absent)
+                self._tell(Dead(device=post.seat.index, cause=post.seat.absent))
+                return
             post.restarts += 1
             await self._clock.sleep(pause_s)
 
     async def _run_once(self, post: _Post) -> None:
         """Start a worker and stay with it until it ends. Raises WorkerLost when it does not even start."""
+        unit = post.seat.unit
         process = await WorkerProcess.start(post.seat.worker)
         again = post.restarts > 0
+        post.unit = unit
         post.process, post.started_s, post.stillborn, post.cycles = process, self._clock.now(), 0, 0
         self._set(post, "quarantined" if post.suspicion else "ready", post.suspicion)
         self._crew.start(self._prepare(post, process), name=f"prepare {post.seat.worker}")

@@ -229,6 +229,7 @@ async def _spawn(name: str, channel: int) -> Process:
         stderr=asyncio.subprocess.STDOUT,
         pass_fds=(channel,),
         start_new_session=True,
+        env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},  # as the driver counts; CUDA's own order is by speed
     )
 
 

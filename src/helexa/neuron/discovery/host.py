@@ -41,6 +41,7 @@ class HostDevice:
 
     `index` is its number on this host, the one on the wire: its place in `[[devices]]`, or in the order found.
     `ordinal` is its number among those of its kind, the one a driver understands. `memory_mb` is what models may use.
+    `missing`: a driver that works does not know it.
     """
 
     index: int
@@ -52,6 +53,7 @@ class HostDevice:
     capability: str = ""
     threads: int | None = None
     uuid: str = ""
+    missing: bool = False
 
     @property
     def worker_name(self) -> str:
@@ -106,11 +108,12 @@ def _os_name() -> str:
         return platform.system()
 
 
-def chosen(config: NeuronConfig, seen: Survey) -> tuple[DeviceEntry, ...]:
-    """Which devices to use, for as long as the neuron runs. `[[devices]]` given: exactly these, in that order. None
-    given: every GPU, then `cpu_devices` CPU devices, one on a host without GPUs. A host whose driver is broken is not
-    one: nobody wants a GPU's models on its CPU."""
-    return tuple(config.devices or _found(config, seen))
+def chosen(config: NeuronConfig, seen: Survey, before: Sequence[DeviceEntry] = ()) -> tuple[DeviceEntry, ...]:
+    """Which devices to use. `[[devices]]` given: exactly these, in that order. None given: every GPU, then
+    `cpu_devices` CPU devices, one on a host without GPUs. A host whose driver is broken is not one: nobody wants a GPU's
+    models on its CPU. Those chosen `before` keep their numbers, and GPUs that came since get the next ones."""
+    found = config.devices or _found(config, seen)
+    return (*before, *(each for each in found if each.kind != "cpu" and each not in before)) if before else tuple(found)
 
 
 def host_devices(entries: Sequence[DeviceEntry], seen: Survey, *, kept_mb: int = 0) -> tuple[HostDevice, ...]:
@@ -150,9 +153,14 @@ def _cpu_device(at: int, entry: DeviceEntry, seen: Survey, share: int, threads: 
 def _gpu_device(at: int, entry: DeviceEntry, seen: Survey) -> HostDevice:
     gpu = _reading(seen, entry.kind, entry.index)
     if gpu is None:
-        name = f"{entry.kind} {entry.index} (not found)"
         return HostDevice(
-            index=at, kind=entry.kind, ordinal=entry.index, name=entry.name or name, memory_mb=0, physical_mb=0
+            index=at,
+            kind=entry.kind,
+            ordinal=entry.index,
+            name=entry.name or f"{entry.kind} {entry.index} (not found)",
+            memory_mb=0,
+            physical_mb=0,
+            missing=entry.kind != "cuda" or seen.cuda_unavailable_reason is None,
         )
     physical = gpu.total_mb if gpu.total_mb is not None else seen.memory.usable_mb
     return HostDevice(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import os
 import re
 import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +31,24 @@ _MODULE = re.compile(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)")
 def probe() -> Gpus:
     """What the driver says now; blocking, up to seconds when a GPU is being reset. Never raises."""
     nvml = _nvml()
-    return _through_nvml(nvml) if nvml is not None else _through_smi()
+    seen = _through_nvml(nvml) if nvml is not None else _through_smi()
+    return replace(seen, found=visible(seen.found, os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+def visible(found: Sequence[Gpu], only: str | None) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA shows to a worker, with the ordinals that they have there. `only` is CUDA_VISIBLE_DEVICES:
+    ordinals or beginnings of UUIDs, of which CUDA takes those before the first that is nobody's; None: no such limit.
+    The driver knows nothing of it. A part of a GPU (MIG) is not told from the whole.
+    """
+    if only is None or "MIG-" in only:
+        return tuple(found)
+    shown: list[Gpu] = []
+    for word in (word.strip() for word in only.split(",")):
+        gpu = next((gpu for gpu in found if word and (str(gpu.ordinal) == word or gpu.uuid.startswith(word))), None)
+        if gpu is None:
+            break
+        shown.append(replace(gpu, ordinal=len(shown)))
+    return tuple(shown)
 
 
 def _nvml() -> Any | None:
@@ -105,9 +125,9 @@ def _through_nvml(nvml: Any) -> Gpus:
         return Gpus(unavailable_reason=classify(str(error), _module_text()))
     try:
         count = int(nvml.nvmlDeviceGetCount())
-        found = tuple(_nvml_gpu(nvml, ordinal) for ordinal in range(count))
+        gpus = tuple(_nvml_gpu(nvml, ordinal) for ordinal in range(count))
         return Gpus(
-            found=found,
+            found=tuple(gpu for gpu in gpus if gpu is not None),
             driver_version=_text(_asked(nvml, nvml.nvmlSystemGetDriverVersion)),
             cuda_version=cuda_version(_asked(nvml, nvml.nvmlSystemGetCudaDriverVersion)),
         )
@@ -117,8 +137,11 @@ def _through_nvml(nvml: Any) -> Gpus:
         nvml.nvmlShutdown()
 
 
-def _nvml_gpu(nvml: Any, ordinal: int) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(ordinal)
+def _nvml_gpu(nvml: Any, ordinal: int) -> Gpu | None:
+    """One GPU; None for one that has fallen off the bus, which must not hide the others."""
+    handle = _asked(nvml, nvml.nvmlDeviceGetHandleByIndex, ordinal)
+    if handle is None:
+        return None
     memory = _asked(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     rates = _asked(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
     major_minor = _asked(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)

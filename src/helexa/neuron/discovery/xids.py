@@ -18,24 +18,27 @@ LOOK_MS = 1000
 
 
 class XidWatch:
-    """A thread that waits for faults of GPUs, which are given as their UUID's device number. `hear` is called on that
-    thread, with the number and what happened."""
+    """A thread that waits for faults of GPUs. `hear` is called on that thread, with the device's number and what
+    happened."""
 
-    def __init__(self, gpus: Mapping[str, int], hear: Callable[[int, str], None], nvml: Any | None = None) -> None:
-        self._gpus, self._hear = dict(gpus), hear
+    def __init__(self, hear: Callable[[int, str], None], nvml: Any | None = None) -> None:
+        self._hear = hear
         self._nvml: Any = nvml or _nvml()
+        self._gpus: Mapping[str, int] = {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="xids", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin, if there is anything to watch."""
-        if self._nvml is not None and self._gpus:
+    def watch(self, gpus: Mapping[str, int]) -> None:
+        """From now on watch these: their UUIDs with their device numbers. No thread while there are none."""
+        self._gpus = dict(gpus)
+        if self._nvml is not None and gpus and not (self._thread and self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._run, name="xids", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
         """End; returns within two looks."""
         self._over.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(2 * LOOK_MS / 1000)
 
     def _run(self) -> None:
@@ -46,21 +49,23 @@ class XidWatch:
             log.info("no Xid events: %s", error)
             return
         try:
-            self._watch(nvml)
+            while self._gpus and not self._over.is_set():
+                self._watch(nvml, self._gpus)
         except nvml.NVMLError as error:
             log.warning("no Xid events from here on: %s", error)
         finally:
             nvml.nvmlShutdown()
 
-    def _watch(self, nvml: Any) -> None:
+    def _watch(self, nvml: Any, gpus: Mapping[str, int]) -> None:
+        """Wait for events of these, until others are to be watched."""
         events = nvml.nvmlEventSetCreate()
         try:
             devices: dict[int | None, int] = {}
-            for uuid, device in self._gpus.items():
+            for uuid, device in gpus.items():
                 handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
                 nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
                 devices[_address(handle)] = device
-            while not self._over.is_set():
+            while self._gpus is gpus and not self._over.is_set():
                 self._wait(nvml, events, devices)
         finally:
             nvml.nvmlEventSetFree(events)

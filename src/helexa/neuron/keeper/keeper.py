@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from helexa.base.clock import Clock
@@ -215,8 +215,9 @@ class Keeper:
 
     # What it hears ----------------------------------------------------------------------------------------------------
 
-    def refreshed(self, found: Sequence[DeviceState]) -> None:
+    def refreshed(self, found: tuple[DeviceState, ...], devices: Mapping[int, DeviceRef]) -> None:
         """A newer look at the devices."""
+        self._host = replace(self._host, found=found, devices=devices)
         self._ledger = self._ledger.refreshed(found)
 
     def hear(self, news: News) -> None:
