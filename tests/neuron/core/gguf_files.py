@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from helexa.neuron.core.gguf import TYPES
+from helexa.neuron.core.gguf import TYPES, Tensor, read_header, read_pairs
 
 ALIGNMENT = 32
 
@@ -96,3 +97,37 @@ TENSORS = {
 def tiny_llama(**changes: Written) -> bytes:
     """A two-layer llama: 16 values per head, two KV heads."""
     return gguf({**LLAMA, **{key.replace("__", "."): item for key, item in changes.items()}}, TENSORS)
+
+
+def split(path: Path, folder: Path, label: str, parts: int) -> list[Path]:
+    """A real file in shards `label-00001-of-0000N.gguf`, laid out as llama.cpp's own splitter does: all metadata in the
+    first, in each its number, how many there are, and how many tensors they hold together."""
+    data = memoryview(path.read_bytes())
+    header, pairs = read_header(data), read_pairs(data)
+    metadata = [pair for _, pair in pairs.values()]
+    each = -(-len(header.tensors) // parts)
+    files: list[Path] = []
+    for at in range(parts):
+        tensors = header.tensors[at * each : (at + 1) * each]
+        numbers = (
+            ("split.no", 2, "H", at),
+            ("split.count", 2, "H", parts),
+            ("split.tensors.count", 5, "i", len(header.tensors)),
+        )
+        own = [text(key) + struct.pack(f"<I{code}", kind, number) for key, kind, code, number in numbers]
+        files.append(folder / f"{label}-{at + 1:05d}-of-{parts:05d}.gguf")
+        files[-1].write_bytes(_shard(own if at else metadata + own, tensors, data[header.data_offset :]))
+    return files
+
+
+def _shard(metadata: Sequence[bytes], tensors: Sequence[Tensor], data: memoryview) -> bytes:
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)) + b"".join(metadata)
+    body = bytearray()
+    for tensor in tensors:
+        dimensions = len(tensor.shape)
+        head += text(tensor.name) + struct.pack(
+            f"<I{dimensions}QIQ", dimensions, *tensor.shape, tensor.type_id, len(body)
+        )
+        body += data[tensor.offset : tensor.offset + tensor.size_bytes]
+        body += bytes(padded(len(body)) - len(body))
+    return head.ljust(padded(len(head)), b"\0") + bytes(body)

@@ -117,7 +117,8 @@ async def test_a_body_nested_without_end_does_not_end_the_worker(chat: Chat) -> 
 
 
 async def test_after_all_that_the_same_worker_answers_many_at_once(chat: Chat) -> None:
-    """Last on purpose: nothing above may have cost the worker its life or left a slot taken."""
+    """Last on purpose: nothing above may have cost the worker its life or left a slot taken. A picture of a shape that
+    the device could not take once poisoned its model: what an engine cannot take is refused before it gets it."""
     assert chat.neuron.pool.restarts(0) == 0
     answers = await asyncio.gather(*(chat.say(f"Count to {at}.") for at in range(8)))
     assert all(answers)

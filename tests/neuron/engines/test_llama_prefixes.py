@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -49,3 +50,24 @@ async def test_what_stands_before_an_edit_is_reused_and_the_edited_conversation_
     more = [*asked, {"role": "assistant", "content": said}, {"role": "user", "content": "Go on."}]
     _, usage = await turn(chat, more)
     assert usage["prompt_tokens_details"]["cached_tokens"] >= 0.95 * edited["prompt_tokens"]
+
+
+async def test_prompts_that_are_taken_in_together_do_not_mix(chat: Chat) -> None:
+    """Chunks of two prompts once went into one KV cache by turns: each of these takes many steps."""
+    prompts = [f"Repeat: {' '.join([word] * 60)}" for word in ("apple", "seven", "river")]
+    crowd = await asyncio.gather(*(likelihoods(chat, prompt) for prompt in prompts))
+    alone = [await likelihoods(chat, prompt) for prompt in prompts]
+    for together, by_itself in zip(crowd, alone, strict=True):
+        (likely, value), *_ = by_itself.items()
+        assert together[likely] == pytest.approx(value, abs=0.3)
+    assert len({next(iter(each)) for each in alone}) == len(prompts)
+
+
+async def likelihoods(chat: Chat, prompt: str) -> dict[str, float]:
+    """The likeliest first tokens of an answer and their logarithms, nothing of it from the cache."""
+    told = {"role": "assistant", "content": "Repeat:"}
+    messages = [{"role": "user", "content": prompt}, told]
+    got = await chat.ask(messages=messages, max_tokens=1, logprobs=True, top_logprobs=5, cache_prompt=False)
+    assert got.json["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    (token,) = got.json["choices"][0]["logprobs"]["content"]
+    return {each["token"]: each["logprob"] for each in token["top_logprobs"]}

@@ -110,8 +110,8 @@ def _os_name() -> str:
 
 def chosen(config: NeuronConfig, seen: Survey, before: Sequence[DeviceEntry] = ()) -> tuple[DeviceEntry, ...]:
     """Which devices to use. `[[devices]]` given: exactly these, in that order. None given: every GPU, then
-    `cpu_devices` CPU devices, one on a host without GPUs. A host whose driver is broken is not one: nobody wants a GPU's
-    models on its CPU. Those chosen `before` keep their numbers, and GPUs that came since get the next ones."""
+    `cpu_devices` CPU devices, one on a host without GPUs. A host whose driver is broken is not one: nobody wants
+    a GPU's models on its CPU. Those chosen `before` keep their numbers, and GPUs that came since get the next ones."""
     found = config.devices or _found(config, seen)
     return (*before, *(each for each in found if each.kind != "cpu" and each not in before)) if before else tuple(found)
 
