@@ -216,12 +216,12 @@ def alone(path: str) -> None:
 
 
 async def cycles(folder: Path, quick: bool, path: str) -> list[bool]:
-    """Loads and unloads: many of the echo engine, some of the real one, which also answers each time."""
+    """Loads and unloads: of the echo engine, and of the real one, which also answers each time."""
     echo = {"model_id": "e", "harness": "echo"}
     real = SPEC | {"source": f"file:{path}"}
     return [
         *await endured(folder, "echo", echo, real, 100 if quick else 1000, ask=False),
-        *await endured(folder, "llama", real, real, 20 if quick else 100, ask=True),
+        *await endured(folder, "llama", real, real, 20 if quick else 1000, ask=True),
     ]
 
 

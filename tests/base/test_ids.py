@@ -33,6 +33,13 @@ def test_what_lacks_a_part_is_no_id(text: str) -> None:
     assert caught.value.param == "model_id"
 
 
+@pytest.mark.parametrize("text", ["a\nINFO forged line", "org/\u202egnp.exe", "x" * 5000])
+def test_what_would_spoil_a_log_is_no_id(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="at most 4096 characters, all of them printable") as caught:
+        parse_source(text)
+    assert caught.value.message.isprintable()
+
+
 def test_two_spellings_of_one_model_are_one_model() -> None:
     assert canonical("huggingface:o/n") == canonical("hf:o/n") == canonical("o/n") == "o/n"
     assert canonical("lab:o/n") != canonical("o/n")

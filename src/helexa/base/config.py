@@ -31,6 +31,15 @@ def load(path: Path, shape: type[Shape], *, env_prefix: str = "", environ: Mappi
     return convert(overlay(read(path), shape, env_prefix, environ or {}), shape, where=str(path))
 
 
+def under_home(text: str) -> Path:
+    """`text` as an absolute path, `~` being the user's home. Raises ConfigError where there is none."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:  # a service or a container's user without an entry in /etc/passwd
+        problem = f"no home directory is known for `{text}`; set HOME, or state_dir in neuron.toml"
+        raise ConfigError(path="~", problem=problem) from error
+
+
 def read(path: Path) -> Table:
     """The file as plain tables."""
     try:

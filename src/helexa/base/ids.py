@@ -14,6 +14,8 @@ def fresh(prefix: str = "") -> str:
 
 
 DEFAULT_SCHEME = "hf"
+LONGEST = 4096
+"""Characters of an id: as many as a file's path may have."""
 _SYNONYMS = {"huggingface": DEFAULT_SCHEME}
 
 
@@ -31,8 +33,12 @@ class SourceId:
 def parse_source(text: str) -> SourceId:
     """Split at the first colon; `huggingface:` is `hf:`.
 
-    Raises InvalidRequest (param `model_id`) when a part is empty or the scheme holds a slash.
+    Raises InvalidRequest (param `model_id`) when a part is empty, the scheme holds a slash, or it is too long or holds
+    what cannot be printed: ids stand in logs.
     """
+    if len(text) > LONGEST or not text.isprintable():
+        problem = f"a model id has at most {LONGEST} characters, all of them printable"
+        raise InvalidRequest(f"{text[:100]!r} is not a model id: {problem}", param="model_id")
     scheme, colon, name = text.partition(":")
     if not colon:
         scheme, name = DEFAULT_SCHEME, text

@@ -40,7 +40,7 @@ def look(path: Path | None) -> LocalHost:
     from helexa.neuron.sources.library import from_config
 
     config = load(path, os.environ, insecure_ok=True)
-    harnesses = registry.offered(entry.name for entry in config.harnesses)
+    harnesses = registry.offered((entry.name for entry in config.harnesses), config.harness)
     notebook = Notebook(state_folder(os.environ, config.state_dir) / "measured.json")
     return LocalHost(
         config=config,

@@ -21,6 +21,7 @@ import httpx2
 import msgspec
 from cyclopts import Parameter
 
+from helexa.base.config import under_home
 from helexa.base.errors import HelexaError
 from helexa.base.units import human_seconds
 from helexa.cli.bars import Bars
@@ -146,8 +147,7 @@ def _check_free(name: str, port: int) -> None:
 
 
 def _state_home() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "helexa" / "up"
+    return under_home(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "helexa" / "up"
 
 
 def _profile(model: str | None) -> dict[str, Any]:

@@ -19,7 +19,14 @@ DEFAULT_PATH = Path("/etc/neuron/neuron.toml")
 ENV_PREFIX = "NEURON_"
 DEFAULT_PORT = 13131
 
+MOST_DEVICES = 64
+"""Each has a worker process."""
+MOST_THREADS = 512
+"""llama.cpp's own limit."""
+MOST_MB = 1 << 40
+
 _SCHEME = re.compile(r"[a-z][a-z0-9+._-]*")
+_HTTP = re.compile(r"https?://[^/\s]")
 _BUILT_IN_SCHEMES = frozenset({"file", "pypi"})
 
 DeviceKind = Literal["cuda", "rocm", "metal", "cpu"]
@@ -132,9 +139,11 @@ def load(path: Path | None, environ: Mapping[str, str], *, insecure_ok: bool = F
 def problems(config: NeuronConfig) -> Iterator[str]:
     """What is wrong beyond shape: each text names its key, what was given, and what would be right."""
     yield from _range("port", config.port, 1, 65535)
+    if not config.listen:
+        yield '`listen`: must be an address of this host, or "0.0.0.0" for all of them'
     yield from _admission(config.admission)
-    yield from _range("kv_store.budget_mb", config.kv_store.budget_mb, 0)
-    yield from _range("warm.locked_mb", config.warm.locked_mb, 0)
+    yield from _range("kv_store.budget_mb", config.kv_store.budget_mb, 0, MOST_MB)
+    yield from _range("warm.locked_mb", config.warm.locked_mb, 0, MOST_MB)
     yield from _range("watchdog.step_s", config.watchdog.step_s, 1)
     yield from _range("watchdog.load_s", config.watchdog.load_s, 1)
     yield from _devices(config)
@@ -159,12 +168,14 @@ def _devices(config: NeuronConfig) -> Iterator[str]:
     for at, device in enumerate(config.devices):
         yield from _range(f"devices[{at}].index", device.index, 0)
         if device.memory_mb is not None:
-            yield from _range(f"devices[{at}].memory_mb", device.memory_mb, 1)
+            yield from _range(f"devices[{at}].memory_mb", device.memory_mb, 1, MOST_MB)
         if device.threads is not None:
-            yield from _range(f"devices[{at}].threads", device.threads, 1)
+            yield from _range(f"devices[{at}].threads", device.threads, 1, MOST_THREADS)
+    if len(config.devices) > MOST_DEVICES:
+        yield f"`devices`: at most {MOST_DEVICES} on one host, not {len(config.devices)}"
     yield from _duplicates("devices", "kind and index", (f"{d.kind} {d.index}" for d in config.devices))
     if config.cpu_devices is not None:
-        yield from _range("cpu_devices", config.cpu_devices, 1)
+        yield from _range("cpu_devices", config.cpu_devices, 1, MOST_DEVICES)
         if config.devices:
             yield "`cpu_devices`: cannot be given beside `[[devices]]`; list the cpu devices there"
 
@@ -181,7 +192,7 @@ def _sources(sources: Mapping[str, SourceEntry]) -> Iterator[str]:
             yield f"`sources.{scheme}`: a scheme is lower-case letters, digits and + . _ -"
         if scheme == "huggingface":
             yield "`sources.huggingface`: write `sources.hf`, which both spellings of the scheme use"
-        if entry.endpoint is not None and not entry.endpoint.startswith(("http://", "https://")):
+        if entry.endpoint is not None and not _HTTP.match(entry.endpoint):
             yield f"`sources.{scheme}.endpoint`: `{entry.endpoint}` is not an http(s) address"
         if scheme not in _BUILT_IN_SCHEMES | {"hf"} and entry.endpoint is None:
             yield f"`sources.{scheme}.endpoint`: a mirror needs its address"

@@ -97,14 +97,15 @@ _ALL = (
 HARNESSES = {harness.name: harness for harness in _ALL}
 
 
-def offered(names: Iterable[str]) -> tuple[Harness, ...]:
-    """The engines that this host offers: those named, else every one that is installed.
+def offered(names: Iterable[str], configured: Iterable[str] = ()) -> tuple[Harness, ...]:
+    """The engines that this host offers: those named, else every one that is installed. `configured` are those with a
+    table of options.
 
     An engine that is named and not installed stays in, so that a load can say which extra brings it. Raises ConfigError
     for a name that is no engine's.
     """
     wanted = tuple(names)
-    unknown = [name for name in wanted if name not in HARNESSES]
+    unknown = [name for name in (*wanted, *configured) if name not in HARNESSES]
     if unknown:
         raise ConfigError(
             path="harnesses", problem=f"no engine is called `{unknown[0]}`; there are {', '.join(HARNESSES)}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import msgspec
 import pytest
 
+from helexa.base.errors import ConfigError
 from helexa.neuron.app import Neuron
+from helexa.neuron.config import Warm
 from helexa.wire.control import Discovery, Event, Health, JobView, Model
 from tests.neuron.api.client import Client
 from tests.neuron.api.conftest import config
@@ -103,6 +106,37 @@ async def test_preflight_says_what_a_load_would_do_and_does_nothing(client: Clie
 async def test_an_engine_that_is_not_there_is_a_refusal(client: Client) -> None:
     got = await client.post("/models/load", {"model_id": "m", "harness": "nonesuch"})
     assert (got.status, got.json["error"]["kind"]) == (422, "engine_missing")
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "expected"),
+    [
+        ({"model_id": "a\nb"}, 400, "is not a model id"),
+        ({"tensor_parallel": 0}, 422, "`tensor_parallel`: must be at least 1"),
+        ({"options": {"memory_mb": -5}}, 400, "$.memory_mb"),
+        ({"options": {"load_s": 1e300}}, 400, "$.load_s"),
+    ],
+)
+async def test_a_load_that_makes_no_sense_names_what_is_wrong(
+    client: Client, spec: dict[str, object], status: int, expected: str
+) -> None:
+    got = await client.post("/models/load", {"model_id": "m", "harness": "echo", **spec})
+    assert got.status == status
+    assert expected in str(got.json["error"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"harness": {"lama": {"slots": 2}}}, "no engine is called `lama`; there are llama"),
+        ({"warm": Warm(locked_mb=1 << 40)}, "`warm.locked_mb`: this host has"),
+    ],
+)
+async def test_a_configuration_that_this_host_cannot_serve_is_refused_at_start(
+    settings: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        await Neuron(config(**settings)).__aenter__()
 
 
 async def test_unload_frees_and_says_how_much(client: Client) -> None:

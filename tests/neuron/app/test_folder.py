@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pwd
 import stat
 from pathlib import Path
 
-from helexa.neuron.app.folder import PREFIX, socket_folder
+import pytest
+
+from helexa.base.errors import ConfigError
+from helexa.neuron.app.folder import PREFIX, socket_folder, state_folder
+from helexa.neuron.sources.disk import cache_root
 
 
 def test_the_folder_is_private_and_goes_with_its_owner(tmp_path: Path) -> None:
@@ -29,3 +34,18 @@ def test_an_abandoned_folder_is_removed_and_a_living_one_is_not(tmp_path: Path) 
         assert second.exists()
         assert starting.exists()
         assert not abandoned.exists()
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service without $HOME once could not download anything, and nobody was told why."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for folder in (lambda: state_folder({}, None), lambda: cache_root({})):
+        with pytest.raises(ConfigError, match="set HOME, or state_dir"):
+            folder()
+    assert state_folder({}, "/var/lib/neuron") == Path("/var/lib/neuron")
+    assert cache_root({"STATE_DIRECTORY": "/var/lib/neuron"}) == Path("/var/lib/neuron/models")

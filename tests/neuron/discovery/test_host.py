@@ -76,6 +76,11 @@ def test_a_limit_above_the_devices_memory_is_no_more_memory() -> None:
     assert gpu.memory_mb == 32000
 
 
+def test_no_cpu_device_has_more_memory_than_the_host() -> None:
+    (cpu,) = used(NeuronConfig(devices=[entry("cpu", memory_mb=99_999)]), host())
+    assert cpu.memory_mb == 10_000
+
+
 def test_a_configured_device_that_is_not_there_shows_and_holds_nothing() -> None:
     (gpu,) = used(NeuronConfig(devices=[entry("cuda", 3)]), host(BIG))
     assert (gpu.name, gpu.memory_mb) == ("cuda 3 (not found)", 0)

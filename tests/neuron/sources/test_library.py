@@ -167,6 +167,13 @@ async def test_a_file_that_is_not_there_is_refused(tmp_path: Path, name: str) ->
     assert (found.fields["kind"], found.fields["transient"]) == ("repo_fetch_failed", False)
 
 
+async def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    """It was read for ever, and the load with it."""
+    os.mkfifo(tmp_path / "m.gguf")
+    found = await refusal(library(tmp_path), ModelSpec(model_id=f"file:{tmp_path}/m.gguf"))
+    assert "neither a file nor a folder" in found.message
+
+
 async def test_a_file_that_went_away_after_the_plan_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(tiny_llama())

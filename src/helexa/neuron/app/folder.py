@@ -10,6 +10,8 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from helexa.base.config import under_home
+
 PREFIX = "helexa-neuron-"
 _LOCK = "lock"
 
@@ -19,7 +21,7 @@ def state_folder(environ: Mapping[str, str], state_dir: str | None) -> Path:
     `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/helexa`, else `~/.local/state/helexa`."""
     service = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     base = environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state_dir or service or f"{base}/helexa").expanduser().absolute()
+    return under_home(state_dir or service or f"{base}/helexa")
 
 
 @contextmanager

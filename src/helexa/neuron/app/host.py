@@ -14,6 +14,7 @@ import msgspec
 
 import helexa
 from helexa.base.clock import Clock
+from helexa.base.errors import ConfigError
 from helexa.base.resident import anonymous_mb
 from helexa.neuron.config import NeuronConfig
 from helexa.neuron.core.measured import Measurements
@@ -54,6 +55,9 @@ class HostView:
         measurements: Callable[[], Measurements] = Measurements,
         look: Callable[[], Survey] = survey,
     ) -> None:
+        if config.warm.locked_mb >= seen.memory.usable_mb:
+            problem = f"this host has {seen.memory.usable_mb} MiB for models, loaded and unloaded"
+            raise ConfigError(path="`warm.locked_mb`", problem=problem)
         self._measurements, self._look = measurements, look
         self._config, self._entries = config, chosen(config, seen)
         self.devices: tuple[HostDevice, ...] = self._found(seen)

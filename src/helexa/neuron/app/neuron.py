@@ -87,7 +87,7 @@ class Neuron:
     async def _start(self) -> None:
         """Bind first; devices are warmed and models loaded behind the open port."""
         config, stack = self._config, self._stack
-        harnesses = registry.offered(entry.name for entry in config.harnesses)
+        harnesses = registry.offered((entry.name for entry in config.harnesses), config.harness)
         folder = state_folder(os.environ, config.state_dir)
         notebook = await asyncio.to_thread(Notebook, folder / "measured.json")
         seen = await asyncio.to_thread(self._look)

@@ -432,7 +432,9 @@ def _wish(selection: Selection, options: Mapping[str, Any], harness: HarnessInfo
         given = options.get(name, least)
         if not isinstance(given, int) or isinstance(given, bool) or given < least:
             return _bad_option(selection, name, f"must be a whole number, at least {least}")
-    context = selection.spec.context
+    context, parallel = selection.spec.context, selection.spec.tensor_parallel
+    if parallel is not None and parallel < 1:
+        return _bad_option(selection, "tensor_parallel", "must be at least 1")
     if isinstance(context, int) and context < 1:
         return _bad_option(selection, "context", 'must be at least 1, or "max"')
     kept = harness.needs.kv_type.get(str(options.get("kv_cache", "u8")), "f16") if harness.needs else "f16"

@@ -138,7 +138,7 @@ def _found(config: NeuronConfig, seen: Survey) -> list[DeviceEntry]:
 
 
 def _cpu_device(at: int, entry: DeviceEntry, seen: Survey, share: int, threads: int) -> HostDevice:
-    memory = entry.memory_mb if entry.memory_mb is not None else share
+    memory = share if entry.memory_mb is None else min(entry.memory_mb, seen.memory.total_mb)
     return HostDevice(
         index=at,
         kind="cpu",

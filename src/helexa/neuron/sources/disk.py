@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from helexa.base.config import under_home
 from helexa.base.resident import MappedFile
 from helexa.neuron.core.plan import Warmth
 
@@ -26,11 +27,11 @@ def cache_root(environ: Mapping[str, str], state_dir: str | None = None) -> Path
     """`$HELEXA_CACHE`, else `<state_dir>/models`, else as a service `$STATE_DIRECTORY/models`, else
     `$XDG_CACHE_HOME/helexa`, else `~/.cache/helexa`."""
     if named := environ.get("HELEXA_CACHE"):
-        return Path(named).expanduser().absolute()
+        return under_home(named)
     if folder := state_dir or service_folder(environ):
-        return Path(folder).expanduser().absolute() / "models"
+        return under_home(folder) / "models"
     base = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "helexa"
+    return under_home(base) / "helexa"
 
 
 def service_folder(environ: Mapping[str, str]) -> str:

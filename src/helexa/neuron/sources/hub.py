@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from helexa.base.clock import Clock, SystemClock
+from helexa.base.config import under_home
 from helexa.base.ids import SourceId
 from helexa.neuron.core.listing import Listing, classify
 from helexa.neuron.core.plan import RemoteFile, Warmth
@@ -300,7 +301,7 @@ def _default_cache() -> Path:
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:
-        return Path("~/.cache/huggingface/hub").expanduser()
+        return under_home("~/.cache/huggingface/hub")
     return Path(HF_HUB_CACHE)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from helexa.base.config import under_home
 from helexa.base.errors import Refused, UnknownModel
 from helexa.neuron.config import NeuronConfig, SourceEntry
 from helexa.neuron.core.harnesses import HarnessInfo
@@ -187,7 +188,7 @@ def _hub(scheme: str, entry: SourceEntry, environ: Mapping[str, str], root: Path
 
 
 def _folder(entry: SourceEntry) -> Path | None:
-    return Path(entry.cache_dir).expanduser() if entry.cache_dir else None
+    return under_home(entry.cache_dir) if entry.cache_dir else None
 
 
 def _unheard(stage: str, progress: float | None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,13 +79,14 @@ def _held(path: Path) -> list[Path]:
     """The files that count: the named one with its fellow shards, or what a folder holds, not too deep."""
     if path.is_dir():
         return sorted(_walk(path, _DEEPEST))[:_MOST_FILES]
-    path.stat()
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be read for ever
+        raise OSError(errno.EINVAL, "neither a file nor a folder")
     shard = _SHARD.search(path.name)
     if not shard:
         return [path]
     prefix = path.name[: shard.start()]
     pattern = re.compile(re.escape(prefix) + rf"-\d{{5}}-of-{shard['count']}\.gguf", re.I)
-    return sorted(each for each in path.parent.iterdir() if pattern.fullmatch(each.name))
+    return sorted(each for each in path.parent.iterdir() if pattern.fullmatch(each.name) and each.is_file())
 
 
 def _walk(folder: Path, deep: int) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -11,6 +11,7 @@ from helexa.neuron.harness import BadOption
 
 _FAIL = re.compile(r"(?P<bare>load|fault)|(?P<how>step|crash|hang|fault|freeze):(?P<after>\d+|load)")
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 How = Literal["load", "fault", "step", "crash", "hang", "freeze"]
 
 
@@ -31,10 +32,10 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     llama.cpp does; "freeze:N" the whole process stands still. "load" for N: while it loads.
     """
 
-    memory_mb: int = 64
-    load_s: float = 0.0
-    tokens_per_s: float = 0.0
-    prefill_tokens_per_s: float = 0.0
+    memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 64
+    load_s: Seconds = 0.0
+    tokens_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    prefill_tokens_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     reply: str | list[str] | None = None
     thoughts: str = ""
     tool_calls: list[ToolCall] = []
