@@ -138,7 +138,16 @@ def test_tokens_are_counted_in_the_metrics(up: Up) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["status"], ["status", "--json"], ["models"], ["plan", MODEL], ["chat", "--max-tokens", "5", "Hi"]]
+    "arguments",
+    [
+        ["status"],
+        ["status", "--json"],
+        ["models"],
+        ["plan", MODEL],
+        ["chat", "--max-tokens", "5", "Hi"],
+        ["bench", "--streams", "1,2", "--max-tokens", "4"],
+        ["bench", MODEL, "--streams", "1", "--max-tokens", "4", "--json"],
+    ],
 )
 def test_every_reading_command_works_in_a_pipe(up: Up, arguments: list[str]) -> None:
     environ = {**os.environ, "CORTEX_URL": up.url}

@@ -29,6 +29,7 @@ COMMANDS = {
     "explain": ("helexa.cli.explain:explain", "Why a past request was served, made to wait or refused."),
     "doctor": ("helexa.cli.doctor:doctor", "What is wrong here, and what to do about it."),
     "chat": ("helexa.cli.chat:chat", "Talk to a model in the terminal."),
+    "bench": ("helexa.cli.bench:bench", "What a model gives through the whole chain: tok/s and TTFT."),
 }
 for name, (path, text) in COMMANDS.items():
     app.command(path, name=name, help=text)

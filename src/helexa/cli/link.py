@@ -36,12 +36,16 @@ def url_of(endpoint: str | None) -> str:
     return (endpoint or os.environ.get("CORTEX_URL") or DEFAULT).rstrip("/").removesuffix("/v1")
 
 
+def headers() -> dict[str, str]:
+    """Who asks, where $CORTEX_API_KEY says so."""
+    return {"authorization": f"Bearer {key}"} if (key := os.environ.get("CORTEX_API_KEY")) else {}
+
+
 def call(method: str, endpoint: str | None, path: str, body: object = None, timeout_s: float = 10.0) -> Any:
     """One JSON call. Raises NoGateway, or GatewayRefused with the gateway's own words."""
     url = url_of(endpoint)
-    headers = {"authorization": f"Bearer {key}"} if (key := os.environ.get("CORTEX_API_KEY")) else {}
     try:
-        answer = httpx2.request(method, url + path, json=body, timeout=timeout_s, headers=headers)
+        answer = httpx2.request(method, url + path, json=body, timeout=timeout_s, headers=headers())
     except httpx2.HTTPError as error:
         raise NoGateway(url=url, reason=str(error) or type(error).__name__) from error
     found = decoded(answer)
