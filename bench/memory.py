@@ -92,7 +92,8 @@ def _inside(wheel: Path, ending: str) -> bytes:
 
 async def take(path: Path, context: int, kind: str, state: Path) -> Take:
     """Load the file in a fresh neuron and weigh its worker."""
-    config = NeuronConfig(port=0, state_dir=str(state), devices=[DeviceEntry(kind="cpu", memory_mb=8000)])
+    one_core = DeviceEntry(kind="cpu", memory_mb=8000, threads=1)  # several spin when the machine has other work
+    config = NeuronConfig(port=0, state_dir=str(state), devices=[one_core])
     options = {"slots": SLOTS, "cache_type_k": kind, "cache_type_v": kind}
     spec = {"model_id": f"file:{path}", "context": context, "options": options}
     async with Neuron(config) as neuron, httpx2.AsyncClient(base_url=neuron.url, timeout=600) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
+from helexa.cli import say
 from helexa.cli.neuron import main
 from helexa.testing.hub import MockHub
 from tests.neuron.core.gguf_files import tiny_llama
@@ -168,6 +171,17 @@ def test_a_configuration_that_is_wrong_is_told(tmp_path: Path, capsys: pytest.Ca
     path.write_text("prot = 1")
     assert run(main, "discover", "--config", str(path)) == 1
     assert "port" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_read_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    app = App()
+
+    @app.default
+    def ls() -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/var/lib/neuron/models")
+
+    assert run(lambda: say.run(app)) == 1
+    assert capsys.readouterr().err == "error: /var/lib/neuron/models: Permission denied\n"
 
 
 def test_a_reader_that_left_ends_a_command_without_a_word(config: str) -> None:

@@ -28,6 +28,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "a template that never ends": lambda: gguf(
         {**LLAMA, "tokenizer.chat_template": "{% for i in range(1000000000) %}x{% endfor %}"}, TENSORS
     ),
+    "a context that no integer holds": lambda: tiny_llama(llama__context_length=4_000_000_000),
     "more layers than tensors": lambda: tiny_llama(llama__block_count=600),
     "more layers than fit": lambda: tiny_llama(llama__block_count=2**31, llama__attention__head_count_kv=2**20),
 }

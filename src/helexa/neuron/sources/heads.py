@@ -16,6 +16,7 @@ from helexa.neuron.sources.templates import problem
 
 FIRST: Final = 2 * 1024 * 1024
 MOST: Final = 256 * 1024 * 1024
+MOST_TOKENS: Final = 1 << 30
 _MAX_CONFIG: Final = 4 * 1024 * 1024
 
 
@@ -42,6 +43,7 @@ async def shape_of(source: Source, selection: Selection) -> ModelShape | None:
 async def _gguf(source: Source, selection: Selection) -> ModelShape:
     first, *others = [f for f in selection.files if "mmproj" not in f.name.lower()]
     header = await gguf_header(source, selection, first)
+    _check_context(header)
     if not others:
         _check_layers(header)
     await _try_template(selection, first, header)
@@ -54,6 +56,13 @@ def _check_layers(header: Header) -> None:
     layers = header.number("block_count") or 0
     if layers > len(header.tensors):
         raise NotGguf(f"it says that it has {layers} layers, in {len(header.tensors)} tensors")
+
+
+def _check_context(header: Header) -> None:
+    """llama.cpp counts tokens in 32 bits: a longer context becomes a negative one, at which its process ends."""
+    trained = header.number("context_length") or 0
+    if trained > MOST_TOKENS:
+        raise NotGguf(f"it says that it was trained on {trained} tokens at once")
 
 
 async def _try_template(selection: Selection, file: RemoteFile, header: Header) -> None:
