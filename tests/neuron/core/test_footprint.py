@@ -16,6 +16,7 @@ from helexa.neuron.core.footprint import (
     ModelShape,
     Settings,
     dense_shape,
+    flash_attends,
     footprint,
     gguf_shape,
     kv_bytes,
@@ -31,6 +32,16 @@ def shape_of(metadata: dict[str, Written], tensors: dict[str, tuple[tuple[int, .
     return gguf_shape(read_header(gguf(metadata, tensors or {})))
 
 
+SMOLLM2: dict[str, Written] = {
+    "general.architecture": "llama",
+    "llama.block_count": 30,
+    "llama.context_length": 8192,
+    "llama.embedding_length": 576,
+    "llama.feed_forward_length": 1536,
+    "llama.attention.head_count": 9,
+    "llama.attention.head_count_kv": 3,
+    "llama.vocab_size": 49152,
+}
 GEMMA: dict[str, Written] = {
     "general.architecture": "gemma3",
     "gemma3.block_count": 18,
@@ -106,6 +117,32 @@ def test_a_step_on_a_cpu_is_short_unless_a_text_has_to_fit_into_it(
     settings: Settings, device_kind: str, tokens: int
 ) -> None:
     assert step_tokens(settings, device_kind) == tokens
+
+
+@pytest.mark.parametrize(
+    ("settings", "device_kind", "flash"),
+    [
+        (Settings(context=4096, slots=4), "cpu", False),
+        (Settings(context=4096, slots=4, batch=64), "cpu", True),
+        (Settings(context=4096, slots=4, type_v="q8_0"), "cpu", True),
+        (Settings(context=4096, slots=4, flash=True), "cpu", True),
+        (Settings(context=4096, slots=4, batch=64, flash=False), "cpu", False),
+        (Settings(context=4096, slots=4), "cuda", True),
+    ],
+)
+def test_short_steps_on_a_cpu_take_plain_attention_unless_a_quantised_v_needs_the_other(
+    settings: Settings, device_kind: str, flash: bool
+) -> None:
+    assert flash_attends(settings, device_kind) is flash
+
+
+@pytest.mark.parametrize(
+    ("context", "unified", "more_mib"), [(2048, False, 0.5), (8192, False, 4.0), (8192, True, 18.8)]
+)
+def test_plain_attention_takes_as_much_more_as_llama_cpp_reserves(context: int, unified: bool, more_mib: float) -> None:
+    settings = Settings(context=context, slots=4, unified=unified)
+    plain, flash = (footprint(shape_of(SMOLLM2), replace(settings, flash=flash), "cpu") for flash in (False, True))
+    assert plain.compute_mb - flash.compute_mb == pytest.approx(more_mib, abs=1.0)
 
 
 def test_the_kv_cache_counts_kv_heads_and_pads_cells() -> None:

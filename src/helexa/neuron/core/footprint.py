@@ -27,6 +27,9 @@ CPU_STEP_TOKENS: Final = 16
 for its slot to be free."""
 CPU_WHOLE_TOKENS: Final = 256
 """The same for a model that has to see a whole text or image in one step."""
+CPU_FLASH_TOKENS: Final = 64
+"""llama.cpp's flash attention on a CPU is quick for steps of this size; a shorter one it takes token by token, at half
+the speed of plain attention once a thousand tokens are in the cache (its `GGML_FA_TILE_Q`)."""
 
 _BLOCKS: Final = {name.lower(): (per_block, size) for name, per_block, size in TYPES.values()}
 _WINDOW_EVERY: Final = {
@@ -105,6 +108,8 @@ class Settings:
     """All sequences share one pool of cells (llama.cpp `kv_unified`)."""
     swa_full: bool = False
     """Sliding-window layers keep the whole context too."""
+    flash: bool | None = None
+    """Flash attention, asked for or forbidden; None: where it is the quicker."""
     checkpoints: int = CHECKPOINTS
     """States of sliding and recurrent layers kept for each sequence, so that a prompt can be gone on with; in host
     memory."""
@@ -146,7 +151,7 @@ def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footpr
     if shape.known_mb is not None:
         return Footprint(weights_mb=shape.known_mb)
     on_cpu = device_kind == "cpu"
-    settings = replace(settings, ubatch=step_tokens(settings, device_kind))
+    settings = replace(settings, ubatch=step_tokens(settings, device_kind), flash=flash_attends(settings, device_kind))
     graph, kept = _graph_bytes(shape, settings), _checkpoint_bytes(shape, settings)
     return Footprint(
         weights_mb=mib(shape.weight_bytes - (0 if on_cpu else shape.host_bytes)),
@@ -158,13 +163,20 @@ def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footpr
 
 def step_tokens(settings: Settings, device_kind: str) -> int:
     """Tokens of one step: `ubatch`, but never more than are handed over at once."""
-    default = cpu_batch_tokens(settings.slots, whole=settings.whole) if device_kind == "cpu" else settings.ubatch
-    return min(settings.ubatch, settings.batch or default)
+    if settings.batch is not None or device_kind != "cpu":
+        return min(settings.ubatch, settings.batch or settings.ubatch)
+    return min(settings.ubatch, CPU_WHOLE_TOKENS if settings.whole else max(CPU_STEP_TOKENS, 2 * settings.slots))
 
 
-def cpu_batch_tokens(slots: int, *, whole: bool) -> int:
-    """Tokens handed over at once on a CPU, where nobody says `batch`."""
-    return CPU_WHOLE_TOKENS if whole else max(CPU_STEP_TOKENS, 2 * slots)
+def flash_attends(settings: Settings, device_kind: str) -> bool:
+    """Whether attention is llama.cpp's flash attention. A quantised V is kept for that alone."""
+    if settings.flash is not None:
+        return settings.flash
+    return device_kind != "cpu" or step_tokens(settings, device_kind) >= CPU_FLASH_TOKENS or _quantised(settings.type_v)
+
+
+def _quantised(kind: str) -> bool:
+    return kind.lower() not in ("f32", "f16", "bf16")
 
 
 def kv_bytes(shape: ModelShape, settings: Settings) -> int:
@@ -222,14 +234,18 @@ def _graph_bytes(shape: ModelShape, settings: Settings) -> int:
     """Scratch memory of one step of `ubatch` tokens, and the logits of all sequences.
 
     The widest point of the graph is a feed-forward (gate, up and their product, f32) beside five rows of the residual
-    stream; attention adds an f16 mask over the cells of one stream, once for full and once for sliding layers. Found by
-    comparing with what llama.cpp (b11549, CPU, flash attention) reserves for SmolLM2 and Gemma 3 at 512 to 8192 cells,
-    unified and not: equal to 0.1 MiB.
+    stream; attention adds an f16 mask over the cells of one stream, once for full and once for sliding layers. Plain
+    attention is wider than that in a long context: a score of each head for each cell, f32, as the masks then are.
+    Found by comparing with what llama.cpp (b11549, CPU) reserves for SmolLM2 and Gemma 3 at 512 to 8192 cells, unified
+    and not: equal to 0.1 MiB.
     """
-    wide = max(3 * shape.feed_forward, 2 * shape.query) + 5 * shape.embedding
-    masks = sum(_stream_cells(window, settings) for window in {layer.window for layer in shape.layers})
+    wide = max(3 * shape.feed_forward, 2 * shape.query)
+    cells = [_stream_cells(window, settings) for window in {layer.window for layer in shape.layers}]
+    if not settings.flash:
+        wide = max(wide, 2 * shape.query + shape.heads * max(cells, default=0))
+    masks = (2 if settings.flash else 4) * sum(cells)
     logits = 4 * shape.vocabulary * settings.slots
-    return settings.ubatch * (4 * wide + 2 * masks) + logits
+    return settings.ubatch * (4 * (wide + 5 * shape.embedding) + masks) + logits
 
 
 def _runtime_bytes(shape: ModelShape, settings: Settings, device_kind: str) -> int:

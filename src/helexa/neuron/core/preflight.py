@@ -442,6 +442,7 @@ def _wish(selection: Selection, options: Mapping[str, Any], harness: HarnessInfo
     for key, kind in zip(("cache_type_k", "cache_type_v"), types, strict=True):
         if not known_type(kind):
             return _bad_option(selection, key, f"there is no type `{kind}`; try f16, q8_0 or q4_0")
+    flash = options.get("flash_attn")
     base = Settings(
         context=0,
         slots=0,
@@ -454,6 +455,7 @@ def _wish(selection: Selection, options: Mapping[str, Any], harness: HarnessInfo
         host_cache_bytes=options.get("cache_ram", 0) * MIB,
         unified=options.get("kv_unified") is True,
         swa_full=options.get("swa_full") is True,
+        flash=flash if isinstance(flash, bool) else None,
     )
     slots = options.get("slots")
     return Wish(context=context if isinstance(context, int) else None, largest=context == "max", slots=slots, base=base)

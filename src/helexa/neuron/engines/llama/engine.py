@@ -11,7 +11,7 @@ import msgspec
 
 from helexa.base.resident import anonymous_mb
 from helexa.base.units import MIB
-from helexa.neuron.core.footprint import CHECKPOINTS, cpu_batch_tokens
+from helexa.neuron.core.footprint import CHECKPOINTS, Settings, flash_attends, step_tokens
 from helexa.neuron.engines.llama import fields, options, shelf
 from helexa.neuron.engines.llama.binding import xl
 from helexa.neuron.engines.llama.inside import ask
@@ -129,11 +129,28 @@ def make_params(order: LoadOrder) -> Any:
     options.apply(params, order.options)
     _attach_projector(params, order)
     drafted = order.slots * (1 + options.drafted(params, order.options))
-    if device.kind == "cpu" and "batch" not in order.options:
-        params.n_batch = max(drafted, cpu_batch_tokens(order.slots, whole=params.embedding or bool(params.mmproj.path)))
+    if device.kind == "cpu":
+        _pace(params, order, drafted)
     if params.n_batch < drafted:  # llama.cpp ends its process at such a step
         raise BadOption("batch", options.KNOWN, f"option `batch`: at least {drafted}, for what all slots draft")
     return params
+
+
+def _pace(params: Any, order: LoadOrder, drafted: int) -> None:
+    """How many tokens a step on a CPU takes, and the attention that is quick for so many."""
+    given = order.options
+    settings = Settings(
+        context=order.context,
+        slots=order.slots,
+        type_v=given.get("cache_type_v", "f16"),
+        batch=given.get("batch"),
+        ubatch=params.n_ubatch,
+        whole=params.embedding or bool(params.mmproj.path),
+        flash=given.get("flash_attn"),
+    )
+    if settings.batch is None:
+        params.n_batch = max(drafted, step_tokens(settings, "cpu"))
+    options.set_flash(params, flash_attends(settings, "cpu"))
 
 
 def _place(params: Any, devices: tuple[DeviceRef, ...]) -> None:

@@ -49,7 +49,8 @@ def _threads(params: Params, value: int) -> None:
     params.cpuparams_batch.n_threads = value
 
 
-def _flash(params: Params, value: bool) -> None:
+def set_flash(params: Params, value: bool) -> None:
+    """Whether attention is flash attention."""
     kind = xl.llama_flash_attn_type
     params.flash_attn_type = kind.LLAMA_FLASH_ATTN_TYPE_ENABLED if value else kind.LLAMA_FLASH_ATTN_TYPE_DISABLED
 
@@ -103,7 +104,7 @@ OPTIONS: dict[str, Option] = {
     "cache_ram": _attribute("cache_ram_mib", int),
     "cache_reuse": _attribute("n_cache_reuse", int),
     "checkpoints": _attribute("n_ctx_checkpoints", int),
-    "flash_attn": Option(kind=bool, put=_flash),
+    "flash_attn": Option(kind=bool, put=set_flash),
     "kv_unified": _attribute("kv_unified", bool),
     "swa_full": _attribute("swa_full", bool),
     "context_shift": _attribute("ctx_shift", bool),
