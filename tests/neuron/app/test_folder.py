@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import pwd
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helexa.base.errors import ConfigError
-from helexa.neuron.app.folder import PREFIX, socket_folder, state_folder
+from helexa.neuron.app.folder import PREFIX, private_folder, socket_folder, state_folder
 from helexa.neuron.sources.disk import cache_root
 
 
@@ -49,3 +51,18 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
             folder()
     assert state_folder({}, "/var/lib/neuron") == Path("/var/lib/neuron")
     assert cache_root({"STATE_DIRECTORY": "/var/lib/neuron"}) == Path("/var/lib/neuron/models")
+
+
+def test_a_daemon_that_starts_at_the_same_moment_leaves_the_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        monkeypatch.undo()
+        with private_folder(tmp_path):
+            locked(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with private_folder(tmp_path) as folder:
+        assert folder.exists()

@@ -36,12 +36,14 @@ def socket_folder(environ: Mapping[str, str]) -> Generator[Path]:
 @contextmanager
 def private_folder(base: Path) -> Generator[Path]:
     """A folder in `base` that only this user can enter, for as long as the block lasts. A lock in it says that its
-    owner lives; process ids would not do, as containers share folders."""
+    owner lives; process ids would not do, as containers share folders. The lock has its name only once it is held, or
+    a daemon that starts at the same moment would take it for a dead one's and remove the folder."""
     _sweep(base)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     try:
-        with (folder / _LOCK).open("w") as lock:
+        with (folder / "starting").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(folder / _LOCK)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
