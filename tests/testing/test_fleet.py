@@ -1,4 +1,4 @@
-"""The fleet that tests run: none of its daemons outlives the process that started it."""
+"""The fleet that tests run: none of its daemons outlives the process that started it, and its ports are its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import psutil
+
+from helexa.testing.fleet import BLOCK, PORTS, free_port
 
 LIMIT_S = 30.0
 OWNER = """
@@ -37,3 +39,14 @@ async def test_a_daemon_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
         await owner.wait()
         _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=LIMIT_S)
     assert alive == []
+
+
+async def test_two_processes_never_get_the_same_port() -> None:
+    ours = {free_port() for _ in range(BLOCK)}
+    code = f"from helexa.testing.fleet import free_port; print(*[free_port() for _ in range({BLOCK})])"
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=PIPE)
+    async with asyncio.timeout(LIMIT_S):
+        told, _ = await other.communicate()
+    theirs = {int(port) for port in told.split()}
+    assert ours | theirs <= set(PORTS)
+    assert not ours & theirs

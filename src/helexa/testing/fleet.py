@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,12 +27,19 @@ T = TypeVar("T")
 
 START_S = 30.0
 STOP_S = 20.0
+PORTS, BLOCK = range(10_000, 32_000), 100
 
 
 class NotInTime(HelexaError):
     """{what} did not happen within {limit_s} s"""
 
     code = "not_in_time"
+
+
+class NoPorts(HelexaError):
+    """Every port from {first} to {last} is taken on 127.0.0.1; end what listens there"""
+
+    code = "no_ports"
 
 
 class Died(HelexaError):
@@ -52,10 +60,41 @@ async def eventually(look: Callable[[], Awaitable[T]], what: str, *, limit_s: fl
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """A port that nobody listens on, out of this process's own block: suites side by side give none out twice, and none
+    is among those that the kernel gives to connections, which come and go before a daemon binds what it was told."""
+    return next(_own_ports())
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """Whoever listens on the first port of a block has the others, for the process's life. Raises NoPorts."""
+    for first in PORTS[::BLOCK]:
+        guard = socket.socket()
+        try:
+            guard.bind(("127.0.0.1", first))
+            guard.listen()
+        except OSError:
+            guard.close()
+        else:
+            return _free_ports(guard, range(first + 1, first + BLOCK))
+    raise NoPorts(first=PORTS.start, last=PORTS.stop - 1)
+
+
+def _free_ports(guard: socket.socket, block: range) -> Iterator[int]:
+    with guard:
+        while any(map(_is_free, block)):
+            yield from filter(_is_free, block)
+    raise NoPorts(first=block.start, last=block.stop - 1)
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class Daemon:

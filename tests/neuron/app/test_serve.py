@@ -17,6 +17,7 @@ import pytest
 
 from helexa.base import lifeline
 from helexa.http1.client import Origin
+from helexa.testing.fleet import free_port
 from tests.neuron.helpers import PATIENCE_S, names
 
 CONFIG = """
@@ -59,7 +60,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     path.write_text(CONFIG)
     path.chmod(0o600)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "helexa.cli.neuron", "serve", "--config", str(path), "--port", str(_free_port())),
+        *(sys.executable, "-m", "helexa.cli.neuron", "serve", "--config", str(path), "--port", str(free_port())),
         stdout=PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=os.environ | {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""},
@@ -74,14 +75,6 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     if process.returncode is None:
         process.kill()
         await process.wait()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def _gone(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -163,7 +156,7 @@ sys.exit(run.main(load(Path(sys.argv[1]), {}), ready=lambda url: print(url, flus
 async def test_a_drain_that_hangs_ends_hard_and_takes_the_workers_along(tmp_path: Path, how: str) -> None:
     """Every restart ended in a supervisor's SIGKILL once, and the code that was to prevent it had never been run."""
     path = tmp_path / "neuron.toml"
-    path.write_text(f'port = {_free_port()}\nlisten = "127.0.0.1"\n[[harnesses]]\nname = "echo"\n')
+    path.write_text(f'port = {free_port()}\nlisten = "127.0.0.1"\n[[harnesses]]\nname = "echo"\n')
     read, write = os.pipe()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", STUCK, str(path)),
