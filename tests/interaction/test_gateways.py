@@ -50,6 +50,13 @@ def swaps(fleet: Fleet) -> int:
     return sum(daemon.log.read_text().count(" is unloading") for daemon in fleet.neurons.values())
 
 
+async def told_evictions(fleet: Fleet) -> float:
+    """As the gateways count them."""
+    texts = [(await gateway.http.get(gateway.metrics_url)).text for gateway in fleet.gateways]
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("cortex_evictions_total")]
+    return sum(float(line.split()[-1]) for line in lines)
+
+
 async def views(fleet: Fleet) -> list[dict[str, set[tuple[str, str]]]]:
     """What each gateway believes to be where."""
     return [
@@ -112,6 +119,7 @@ async def test_neither_evicts_what_the_other_has_just_loaded_for_somebody(fleet:
     # Everybody asked at the start, so a model that goes before its askers are served has to be loaded again for them.
     assert sum(loads(fleet, model) for model in LARGE) <= len(LARGE) + 1
     assert swaps(fleet) <= len(LARGE) - len(NODES) + 1
+    assert await told_evictions(fleet) == swaps(fleet)
 
 
 async def test_one_does_not_unload_as_idle_what_the_other_uses(tmp_path: Path) -> None:

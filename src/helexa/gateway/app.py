@@ -35,7 +35,7 @@ from helexa.gateway.fleet.catalogue import Names, entry, listing
 from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.flow import Flow, refusal_of
 from helexa.gateway.metrics import Metrics
-from helexa.gateway.plan.instructions import Instruction, Recycle, Unload
+from helexa.gateway.plan.instructions import Instruction, Recycle
 from helexa.http1.bridge import asgi_handler
 from helexa.http1.client import Origin
 from helexa.http1.limits import Limits
@@ -247,10 +247,11 @@ class Cortex:
         self.dispatcher.tick(self.metrics.new_speeds())
 
     def _count(self, event: ev.Event, out: list[Instruction]) -> None:
+        """What was done: an unload that its node refused, or that another gateway was quicker with, is none."""
+        if isinstance(event, ev.Unloaded) and event.reason:
+            self.metrics.evicted(event.model, event.node, event.reason)
         for one in out:
-            if isinstance(one, Unload):
-                self.metrics.evicted(one.model, one.node, one.reason)
-            elif isinstance(one, Recycle):
+            if isinstance(one, Recycle):
                 self.metrics.recycled(one.node, one.device)
 
     def _publish(self, event: ev.Event, out: list[Instruction]) -> None:

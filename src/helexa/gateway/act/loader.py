@@ -16,14 +16,14 @@ from helexa.gateway.config import Profile
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Node
 from helexa.gateway.plan.instructions import Load, Order, Recycle, Unload
-from helexa.gateway.plan.place import may_join, referees
+from helexa.gateway.plan.place import is_expected, may_join, referees
 from helexa.wire import control
 
 log = logging.getLogger(__name__)
 
 LEASE_S, HEARD_S = 10.0, 1.0
-"""Another gateway that wants the same model joins our load: one that comes while it is not yet told of everywhere, or
-decided just before it heard of its end."""
+"""Another gateway that wants the same model joins our load: one that comes while we make room for it, or while it is
+not yet told of everywhere, or decided just before it heard of its end."""
 PROGRESS_GRACE_S = 60.0
 """A load that is past its deadline goes on as long as its last progress is not older than this."""
 
@@ -72,7 +72,8 @@ class Loader:
             self._progress[event.node, event.model.id] = self._dispatcher.clock.now()
 
     async def _load(self, order: Load) -> None:
-        order = await self._agreed(order)
+        if (at := await self._joined(order.model, order.node, LEASE_S)) is not None:
+            order = replace(order, node=at, devices=())
         clock, began = self._dispatcher.clock, self._dispatcher.clock.now()
         fleet = self._dispatcher.fleet
         spec = spec_of(order.model, fleet.profiles.get(order.model), order.devices)
@@ -90,29 +91,32 @@ class Loader:
         finally:
             self._progress.pop((order.node, order.model), None)
         self._after(order.node)
-        await self._lease(order, keep_s)
+        await self._lease(order.model, order.node, keep_s)
 
-    async def _agreed(self, order: Load) -> Load:
-        """The order, on the node where another gateway is loading the model already if there is one."""
-        at = await self._lease(order, LEASE_S)
-        if at == order.node or not may_join(self._dispatcher.fleet, order.model, at, self._dispatcher.clock.now()):
-            return order
-        log.info("%s is being loaded on %s already", order.model, at)
-        self._dispatcher.tell(ev.Joined(model=order.model, node=order.node, at=at))
-        return replace(order, node=at, devices=())
+    async def _joined(self, model: str, node: str, seconds: float) -> str | None:
+        """The node where another gateway is bringing the model already, if it would serve us there as well: then what
+        was to come on `node` comes there. None: it is ours to bring for so long."""
+        at = await self._lease(model, node, seconds)
+        if at is None or not may_join(self._dispatcher.fleet, model, at, self._dispatcher.clock.now()):
+            return None
+        log.info("%s is being brought to %s by another gateway", model, at)
+        self._dispatcher.tell(ev.Joined(model=model, node=node, at=at))
+        return at
 
-    async def _lease(self, order: Load, seconds: float) -> str:
-        """Tell the other gateways for so long where we load the model; the node on which one of them does."""
+    async def _lease(self, model: str, node: str, seconds: float) -> str | None:
+        """Tell the other gateways for so long where we bring the model; the node to which one of them does."""
         fleet = self._dispatcher.fleet
         boots = {node.boot_id: name for name, node in fleet.nodes.items() if node.boot_id}
-        on = next((boot_id for boot_id, name in boots.items() if name == order.node), "")
-        lease = control.Lease(model_id=order.model, on=on, holder=self._holder, seconds=seconds)
-        for name in referees(fleet, order.model):
+        on = next((boot_id for boot_id, name in boots.items() if name == node), "")
+        lease = control.Lease(model_id=model, on=on, holder=self._holder, seconds=seconds)
+        for name in referees(fleet, model):
             try:
-                return boots.get((await self._clients[name].lease(lease)).on, order.node)
+                held = await self._clients[name].lease(lease)
             except (NeuronRefused, NeuronSilent, NeuronNonsense) as error:
                 log.debug("no agreement with %s: %s", name, error.message)
-        return order.node
+            else:
+                return None if held.holder == self._holder else boots.get(held.on)
+        return None
 
     async def _bounded(self, order: Load, spec: control.ModelSpec) -> None:
         """The load under its deadline, which moves on while the node reports progress."""
@@ -129,27 +133,42 @@ class Loader:
             work.cancel()
 
     async def _unload(self, order: Unload) -> None:
+        """Room for a model is made by one gateway, so they agree on that first."""
+        incoming, node = order.made_for, order.node
+        if incoming and (why := await self._spared(incoming, node, max(LEASE_S, order.drain_s or 0.0))):
+            self._dispatcher.tell(ev.UnloadFailed(node=node, model=order.model, reason=why))
+            return
+        self._dispatcher.tell(await self._freed(order))
+        self._after(node)
+        if incoming and not is_expected(self._dispatcher.fleet, incoming, node):
+            await self._lease(incoming, node, 0.0)
+
+    async def _spared(self, incoming: str, node: str, seconds: float) -> str | None:
+        """Why nothing has to go for the model on that node after all."""
+        if not is_expected(self._dispatcher.fleet, incoming, node):
+            return f"{incoming} needs no room any more"
+        at = await self._joined(incoming, node, seconds)
+        if at is None:
+            return None
+        self._after(at)
+        return f"another gateway is bringing {incoming}"
+
+    async def _freed(self, order: Unload) -> ev.Unloaded | ev.UnloadFailed:
+        body = control.Unload(
+            model_id=order.model,
+            drain_s=order.drain_s,
+            spare_unused_s=order.spare_unused_s,
+            min_idle_s=order.min_idle_s,
+            load_id=order.load_id,
+        )
         try:
-            freed = await self._clients[order.node].unload(
-                control.Unload(
-                    model_id=order.model,
-                    drain_s=order.drain_s,
-                    spare_unused_s=order.spare_unused_s,
-                    min_idle_s=order.min_idle_s,
-                    load_id=order.load_id,
-                )
-            )
-        except NeuronRefused as error:
-            if error.answer_status == 404:
-                self._dispatcher.tell(ev.Unloaded(node=order.node, model=order.model))
-            else:
-                self._dispatcher.tell(ev.UnloadFailed(node=order.node, model=order.model, reason=error.message))
-        except (NeuronSilent, NeuronNonsense) as error:
-            self._dispatcher.tell(ev.UnloadFailed(node=order.node, model=order.model, reason=error.message))
-        else:
-            log.info("unloaded %s on %s, %s MiB freed", order.model, order.node, freed if freed is not None else "?")
-            self._dispatcher.tell(ev.Unloaded(node=order.node, model=order.model, freed_mb=freed))
-        self._after(order.node)
+            freed = await self._clients[order.node].unload(body)
+        except (NeuronRefused, NeuronSilent, NeuronNonsense) as error:
+            if isinstance(error, NeuronRefused) and error.answer_status == 404:
+                return ev.Unloaded(node=order.node, model=order.model)
+            return ev.UnloadFailed(node=order.node, model=order.model, reason=error.message)
+        log.info("unloaded %s on %s, %s MiB freed", order.model, order.node, freed if freed is not None else "?")
+        return ev.Unloaded(node=order.node, model=order.model, freed_mb=freed, reason=order.reason)
 
     async def _recycle(self, order: Recycle) -> None:
         try:

@@ -110,9 +110,12 @@ class LoadFailed(Event, frozen=True):
 
 
 class Unloaded(Event, frozen=True):
+    """`reason` is that of the order that did it; "" where the model had left already."""
+
     node: str
     model: str
     freed_mb: int | None = None
+    reason: str = ""
 
 
 class UnloadFailed(Event, frozen=True):

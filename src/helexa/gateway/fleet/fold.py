@@ -69,7 +69,7 @@ def fold(fleet: Fleet, event: ev.Event, now: float) -> Fleet:
         case ev.Fitted():
             return _fitted(fleet, event)
         case ev.Joined():
-            return _joined(fleet, event)
+            return _joined(fleet, event, now)
         case ev.Loaded():
             return _loaded(fleet, event, now)
         case ev.LoadFailed():
@@ -543,11 +543,14 @@ def _whole(told: object) -> int:
     return max(0, told) if isinstance(told, int) else 0
 
 
-def _joined(fleet: Fleet, event: ev.Joined) -> Fleet:
+def _joined(fleet: Fleet, event: ev.Joined, now: float) -> Fleet:
+    """Our load goes on there. Where we only made room, the next report of the node tells how it stands."""
     place = fleet.place(event.model, event.node)
     fleet = without_place(fleet, event.model, event.node)
-    if place is None or fleet.place(event.model, event.at) is not None:
+    if event.at not in fleet.nodes or fleet.place(event.model, event.at) is not None:
         return fleet
+    if place is None:
+        return _seen(fleet, event.at, control.Model(id=event.model, status="loading"), 0, now)
     shares = _shares(fleet, control.Model(id=event.model), event.at)
     return with_place(fleet, replace(place, node=event.at, shares=shares))
 

@@ -407,6 +407,11 @@ def may_join(fleet: Fleet, model: str, node: str, now: float) -> bool:
     return verdict not in (Verdict.NEVER, Verdict.CLOSED, Verdict.BACKOFF)
 
 
+def is_expected(fleet: Fleet, model: str, node: str) -> bool:
+    """Whether the model is there or on its way, or room is being made for it."""
+    return fleet.clearing.get(node) == model or fleet.place(model, node) is not None
+
+
 def holders(fleet: Fleet, model: str, now: float) -> list[str]:
     """Open nodes in the order of how likely they have the model's files, as far as their preflight told."""
     fits = fleet.fits.get(model, {})
