@@ -37,6 +37,14 @@ def part_large_from_small() -> None:
         libc.mallopt(trim, KEPT)
 
 
+def share_one_heap() -> None:
+    """Have all threads allocate from one heap. By itself glibc deals several out by turns, and an engine starts threads
+    anew with each load: what every heap keeps in pieces comes to megabytes after some hundred loads."""
+    arenas = -8  # M_ARENA_MAX of <malloc.h>
+    with contextlib.suppress(OSError, AttributeError):  # another libc has no such call
+        ctypes.CDLL(None).mallopt(arenas, 1)
+
+
 def give_back() -> None:
     """Have the allocator return what was freed to the system: what it keeps is missing from what the next load is
     measured to take."""

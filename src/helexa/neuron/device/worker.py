@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
-from helexa.base.resident import give_back, part_large_from_small
+from helexa.base.resident import give_back, part_large_from_small, share_one_heap
 from helexa.neuron.device import jobs
 from helexa.neuron.harness import BadOption, DeviceFault, Engine, Resident
 
@@ -157,6 +157,7 @@ def main() -> None:
     if sys.platform == "linux":
         _die_with_parent()
         part_large_from_small()
+        share_one_heap()
     Worker(Channel(socket.socket(fileno=int(sys.argv[1])))).run()
 
 
