@@ -35,7 +35,8 @@ from helexa.neuron.keeper import Host, Keeper, Notebook, Vocabularies
 from helexa.neuron.keeper.larder import Larder
 from helexa.neuron.keeper.shelf import Shelf
 from helexa.neuron.sources import templates
-from helexa.neuron.sources.library import from_config
+from helexa.neuron.sources.library import Library, from_config
+from helexa.wire.control import Health
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +98,7 @@ class Neuron:
         library = from_config(config, os.environ, lambda: {h.name: h.info() for h in harnesses}, notebook.measurements)
         sockets = stack.enter_context(socket_folder(os.environ))
         crew = await stack.enter_async_context(Crew())
-
-        self.pool = Pool(
-            view.seats(),
-            clock=self._clock,
-            tell=lambda news: self._hear(news),
-            silence_s=config.watchdog.step_s,
-        )
+        self.pool = Pool(view.seats(), clock=self._clock, tell=self._hear, silence_s=config.watchdog.step_s)
         stack.push_async_callback(self.pool.close)
         larder = Larder(config.warm.locked_mb)
         stack.callback(larder.close)
@@ -116,12 +111,6 @@ class Neuron:
         )
         self.keeper = keeper = Keeper(host, library, self.pool, clock=self._clock, crew=crew)
         self.warmup = Warmup(keeper, config.default_models, clock=self._clock)
-
-        uptime = Uptime(self._clock)
-
-        def health():
-            return view.health(keeper, self.pool, self.warmup.view, uptime(), larder.held_mb)
-
         self.vocabularies = Vocabularies(
             lambda spec: library.at_hand(spec, keeper.devices()),
             {harness.name: harness.vocabulary for harness in harnesses if harness.vocabulary},
@@ -130,6 +119,17 @@ class Neuron:
             crew=crew,
         )
         stack.push_async_callback(self.vocabularies.close)
+        await self._listen(view, larder)
+        self._attend(view, library, crew)
+        log.info("neuron %s listens on %s with %s", self.boot_id, self.url, ", ".join(h.name for h in harnesses))
+
+    async def _listen(self, view: HostView, larder: Larder) -> None:
+        """Open the port; leaving closes it before anything behind it."""
+        config, stack, keeper, uptime = self._config, self._stack, self.keeper, Uptime(self._clock)
+
+        def health() -> Health:
+            return view.health(keeper, self.pool, self.warmup.view, uptime(), larder.held_mb)
+
         metrics = Metrics(keeper, health)
         relay = Relay(keeper, metrics)
         stack.push_async_callback(relay.close)
@@ -148,25 +148,27 @@ class Neuron:
         stack.push_async_callback(keeper.close, self._drain_s)
         _warn_if_open(config)
 
+    def _attend(self, view: HostView, library: Library, crew: Crew) -> None:
+        """What goes on behind the port: workers, looks at the host and at the engines, the models to start with."""
         loop = asyncio.get_running_loop()
 
         def hear_xid(device: int, fault: str) -> None:
             loop.call_soon_threadsafe(self.pool.condemn, device, fault)
 
         xids = XidWatch(hear_xid)
-        stack.push_async_callback(asyncio.to_thread, xids.close)
+        self._stack.push_async_callback(asyncio.to_thread, xids.close)
         xids.watch(view.uuids())
         self.pool.start()
 
         async def look_again() -> None:
-            if await view.refresh(keeper, library, self.pool):
+            if await view.refresh(self.keeper, library, self.pool):
                 xids.watch(view.uuids())
 
+        step_s = self._config.watchdog.step_s
         crew.loop(lambda: self._round(look_again), name="refresh", clock=self._clock, every_s=0.0)
-        crew.loop(keeper.watch, name="watch engines", clock=self._clock, every_s=min(WATCH_S, config.watchdog.step_s))
+        crew.loop(self.keeper.watch, name="watch engines", clock=self._clock, every_s=min(WATCH_S, step_s))
         crew.start(asyncio.to_thread(templates.prepare), name="prepare for templates")
         crew.start(self.warmup.run(), name="activation")
-        log.info("neuron %s listens on %s with %s", self.boot_id, self.url, ", ".join(h.name for h in harnesses))
 
     def _hear(self, news: News) -> None:
         """What the pool tells. A worker that is lost or poisoned may have lost its device."""
