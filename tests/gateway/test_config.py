@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helexa.base.errors import ConfigError
-from helexa.gateway.config import load_cortex, load_models, parse_address
+from helexa.gateway.config import check_pins, load_cortex, load_models, parse_address
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +23,10 @@ def models(tmp_path: Path, text: str):
     path = tmp_path / "models.toml"
     path.write_text(text)
     return load_models(path)
+
+
+def neuron(endpoint: str, name: str = "a") -> str:
+    return f'[[neurons]]\nname = "{name}"\nendpoint = "{endpoint}"\n'
 
 
 def test_the_examples_are_what_the_code_reads() -> None:
@@ -44,7 +48,16 @@ def test_the_examples_are_what_the_code_reads() -> None:
         ('[eviction]\nstrategy = "fifo"', "`eviction.strategy`: Invalid enum value 'fifo'"),
         ("[eviction]\npatience_s = -1", "must be at least 0"),
         ('[[neurons]]\nname = "a"', "missing required field `endpoint`"),
-        ('[[neurons]]\nname = "a"\nendpoint = "a:1"', "must start with http://"),
+        ('[gateway]\nlisten = "a:1"\nmetrics_listen = "a:1"', "need a port each"),
+        (neuron("a:1"), "must be http://host:port"),
+        (neuron("http://"), "must be http://host:port"),
+        (neuron("http://a:99999"), "must be http://host:port"),
+        (neuron("http://[::1"), "must be http://host:port"),
+        (neuron("http://a:1/v1"), "must be http://host:port"),
+        (neuron("http://a:1", name=""), "`neurons[...].name` is ''; use letters"),
+        (neuron("http://a:1", name="b\u00e4r"), "use letters"),
+        (neuron("http://a:1") + 'token = "\u00fc"', "no header can carry"),
+        (neuron("http://a:1") + neuron("http://a:1/", name="b"), "`neurons[...].endpoint`: `http://a:1` stands twice"),
         (
             '[[neurons]]\nname = "a"\nendpoint = "http://a"\n[[neurons]]\nname = "a"\nendpoint = "http://b"',
             "stands twice",
@@ -71,12 +84,24 @@ def test_a_wrong_cortex_toml_is_refused_in_words_that_name_the_place(tmp_path: P
         ('[[models]]\nid = "a/b"\nlimit = { contxt = 3 }', "did you mean `context`?"),
         ('[[models]]\nid = "a/b"\n[aliases]\n"a/b" = "c"', "is also the id of a model"),
         ('[aliases]\nx = ""', "points at nothing"),
+        ('[aliases]\nx = "y"\ny = "x"', "`aliases.x` points at `y`, an alias itself"),
+        ('[[models]]\nid = "a\\nb"\nharness = "echo"', "cannot be printed"),
     ],
 )
 def test_a_wrong_models_toml_is_refused_in_words_that_name_the_place(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         models(tmp_path, text)
     assert said in caught.value.message
+
+
+def test_a_model_pinned_on_a_node_that_there_is_not_is_named_with_the_nearest(tmp_path: Path) -> None:
+    config = cortex(tmp_path, neuron("http://a:1", name="beast"))
+    file = models(tmp_path, '[[models]]\nid = "a/b"\npinned_on = ["baest"]')
+    with pytest.raises(
+        ConfigError, match=r"`models\.a/b\.pinned_on`: no neuron is called `baest`; did you mean `beast`"
+    ):
+        check_pins(config, file, "models.toml")
+    check_pins(cortex(tmp_path, neuron("http://a:1", name="baest")), file, "models.toml")
 
 
 def test_a_missing_catalogue_is_loud(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from helexa.testing.fleet import Fleet, ask, eventually
+from helexa.testing.fleet import Fleet, ask, eventually, free_port
 
 from .test_fleet import DEVICE, echo
 
+MODELS = echo("a", memory_mb=100) + echo("slow", memory_mb=100, tokens_per_s=20)
+TLS = 'models_config = "models.toml"\n[gateway]\ntls_cert = "no.pem"\ntls_key = "no.key"\n'
 WRONG = {
     "no TOML": ("cortex.toml", "[gateway\n", "is not valid TOML"),
     "an unknown key": ("cortex.toml", "[gateway]\nlisten_at = 1\n", "did you mean"),
@@ -19,13 +21,15 @@ WRONG = {
     "a wrong word": ("cortex.toml", "[eviction]\nstrategy = 'best'\n", "one of cost, lru, priority"),
     "a value out of range": ("cortex.toml", "[polling]\nevery_s = 0\n", "polling.every_s"),
     "a model twice": ("models.toml", '[[models]]\nid = "a"\n[[models]]\nid = "a"\n', "stands twice"),
+    "a certificate that is not there": ("cortex.toml", TLS, "do not make a certificate"),
+    "a node that there is not": ("models.toml", '[[models]]\nid = "a"\npinned_on = ["n2"]\n', "no neuron is called"),
     "no bytes of text": ("models.toml", "\udcff", "is not valid TOML"),
 }
 
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=echo("a", memory_mb=100)) as running:
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=MODELS) as running:
         yield running
 
 
@@ -62,3 +66,30 @@ async def test_a_good_file_is_taken_up_on_sighup_and_streams_go_on(fleet: Fleet)
 
     await eventually(listed, "the new alias is there")
     assert (await fleet.http.post("/v1/chat/completions", json=ask("claude"))).status_code == 200
+
+
+async def test_a_node_may_get_another_name_or_address_while_it_works(fleet: Fleet) -> None:
+    """Once the seat of a request on a node that had left the file could not be given back, and a new address was not
+    taken up."""
+    config = fleet.folder / "cortex.toml"
+    long = ask("slow", stream=True, text="word " * 30)
+    async with fleet.http.stream("POST", "/v1/chat/completions", json=long) as answer:
+        lines = answer.aiter_lines()
+        assert (await anext(lines)).startswith("data:")
+        config.write_text(config.read_text().replace('name = "n1"', 'name = "renamed"'))
+        assert (await fleet.http.post("/cortex/v1/reload")).json() == {"changed": ["neurons"], "after_restart": []}
+        assert [line async for line in lines if line][-1] == "data: [DONE]"
+    await eventually(fleet.all_healthy, "it is back under its new name")
+    assert (await fleet.http.post("/v1/chat/completions", json=ask("a"))).headers["x-cortex-node"] == "renamed"
+    await fleet.until_idle()
+    assert "Traceback" not in fleet.cortex.log.read_text()
+
+    text = config.read_text().replace(fleet.neurons["n1"].url, f"http://127.0.0.1:{free_port()}")
+    config.write_text(text.replace("max_wait_s = 30", "max_wait_s = 30\nmax_body_mb = 1"))
+    told = (await fleet.http.post("/cortex/v1/reload")).json()
+    assert told == {"changed": ["gateway", "neurons"], "after_restart": ["gateway.max_body_mb"]}
+
+    async def gone() -> bool:
+        return not (await fleet.node("renamed"))["healthy"]
+
+    await eventually(gone, "nobody is at its new address")

@@ -17,7 +17,7 @@ import msgspec
 
 from helexa.base import lifeline
 from helexa.base.clock import Clock, SystemClock
-from helexa.base.errors import HelexaError
+from helexa.base.errors import ConfigError, HelexaError
 from helexa.base.tasks import Crew
 from helexa.gateway import config as cfg
 from helexa.gateway.act.counter import Counter
@@ -62,7 +62,7 @@ class Cortex:
         read: Callable[[], tuple[cfg.CortexConfig, cfg.ModelsFile]] | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._config = config
+        self._config = self._began_with = config
         self._file: cfg.ModelsFile = models
         self._read = read
         self._names = Names(models)
@@ -70,6 +70,7 @@ class Cortex:
         self.dispatcher = Dispatcher(self._clock)
         self.metrics = Metrics(lambda: self.dispatcher.fleet)
         self.crew = Crew()
+        self._wired: dict[str, tuple[cfg.Neuron, cfg.Polling]] = {}
         self._origins: dict[str, tuple[Origin, Lines]] = {}
         self._clients: dict[str, NeuronClient] = {}
         self._watches: dict[str, NodeWatch] = {}
@@ -140,7 +141,7 @@ class Cortex:
         changed += ["models"] if models != self._file else []
         self._config, self._file, self._names = config, models, Names(models)
         self._apply()
-        return {"changed": changed}
+        return {"changed": changed, "after_restart": _bound(self._began_with, config)}
 
     async def drain(self, node: str, on: bool) -> None:
         """Take a node out of service, or back. The node itself keeps that, so every gateway sees it and none has to
@@ -169,7 +170,7 @@ class Cortex:
         """Bind, configure, begin to watch the nodes. Returns the addresses that are served."""
         gateway = self._config.gateway
         host, port = cfg.parse_address(gateway.listen, "gateway.listen")
-        bound = await self.server.listen(host, port, ssl=_tls(gateway))
+        bound = await self.server.listen(host, port, ssl=_tls(gateway, "cortex.toml"))
         await self.metrics_server.listen(*cfg.parse_address(gateway.metrics_listen, "gateway.metrics_listen"))
         self._apply()
         self.crew.loop(self._tick, name="tick", clock=self._clock, every_s=TICK_S)
@@ -204,12 +205,12 @@ class Cortex:
 
     def _apply(self) -> None:
         """Bring connections, watches and the fleet in line with the configuration."""
-        wanted = {neuron.name: neuron for neuron in self._config.neurons}
-        for name in set(self._clients) - set(wanted):
+        wanted = {neuron.name: (neuron, self._config.polling) for neuron in self._config.neurons}
+        for name in [name for name, wiring in self._wired.items() if wiring != wanted.get(name)]:
             self._drop_node(name)
-        for name, neuron in wanted.items():
-            if name not in self._clients:
-                self._add_node(neuron)
+        for name, wiring in wanted.items():
+            if name not in self._wired:
+                self._add_node(*wiring)
         self.dispatcher.tell(
             ev.Configured(
                 profiles={profile.id: profile for profile in self._file.models},
@@ -223,13 +224,13 @@ class Cortex:
             if name not in self._loops:
                 self._loops[name] = watch.start(self.crew)
 
-    def _add_node(self, neuron: cfg.Neuron) -> None:
+    def _add_node(self, neuron: cfg.Neuron, polling: cfg.Polling) -> None:
+        self._wired[neuron.name] = neuron, polling
         origin = Origin.from_url(neuron.endpoint)
         headers = [(b"content-type", b"application/json")]
         if neuron.token:
             headers.append((b"authorization", b"Bearer " + neuron.token.encode()))
         self._origins[neuron.name] = (origin, lines_of(headers))
-        polling = self._config.polling
         client = NeuronClient(neuron.name, origin, token=neuron.token, timeout_s=polling.timeout_s)
         self._clients[neuron.name] = client
         self._watches[neuron.name] = NodeWatch(client, self.dispatcher, polling, self._clock)
@@ -237,7 +238,7 @@ class Cortex:
     def _drop_node(self, name: str) -> None:
         for task in self._loops.pop(name, []):
             task.cancel()
-        del self._watches[name], self._clients[name], self._origins[name]
+        del self._wired[name], self._watches[name], self._clients[name], self._origins[name]
 
     def _poll_soon(self, node: str) -> None:
         if node in self._watches:
@@ -271,18 +272,33 @@ class Cortex:
         reply.send(200, [(b"content-type", kind.encode())], text)
 
 
-def _tls(gateway: cfg.Gateway) -> ssl.SSLContext | None:
+def _bound(before: cfg.CortexConfig, now: cfg.CortexConfig) -> list[str]:
+    """What differs from the configuration that the process began with, and is read only then."""
+    names = ("listen", "metrics_listen", "tls_cert", "tls_key", "max_body_mb")
+    found = [f"gateway.{name}" for name in names if getattr(before.gateway, name) != getattr(now.gateway, name)]
+    return [*found, *(["log"] if before.log != now.log else [])]
+
+
+def _tls(gateway: cfg.Gateway, where: str) -> ssl.SSLContext | None:
     if gateway.tls_cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(gateway.tls_cert, gateway.tls_key)
+    try:
+        context.load_cert_chain(gateway.tls_cert, gateway.tls_key)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        problem = f"`gateway.tls_cert` and `gateway.tls_key` do not make a certificate: {error}"
+        raise ConfigError(path=where, problem=problem) from error
     return context
 
 
 def read_files(path: Path) -> tuple[cfg.CortexConfig, cfg.ModelsFile]:
     """cortex.toml and the models.toml it names (relative to it). Raises ConfigError."""
     config = cfg.load_cortex(path, os.environ)
-    return config, cfg.load_models(path.parent / config.models_config)
+    where = path.parent / config.models_config
+    models = cfg.load_models(where)
+    cfg.check_pins(config, models, str(where))
+    _tls(config.gateway, str(path))
+    return config, models
 
 
 async def run(path: Path, ready: Callable[[list[str]], None]) -> None:

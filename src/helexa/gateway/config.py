@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -13,6 +16,7 @@ from helexa.base.errors import ConfigError
 from helexa.base.ids import parse_source
 
 DEFAULT_PATH = Path("/etc/cortex/cortex.toml")
+_NODE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class Table(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -126,12 +130,12 @@ def check_cortex(config: CortexConfig, where: str) -> None:
     """What types cannot say. Raises ConfigError."""
     parse_address(config.gateway.listen, f"{where}: gateway.listen")
     parse_address(config.gateway.metrics_listen, f"{where}: gateway.metrics_listen")
-    _unique([neuron.name for neuron in config.neurons], where, "neurons[...].name")
+    if config.gateway.listen == config.gateway.metrics_listen and not config.gateway.listen.endswith(":0"):
+        raise ConfigError(path=where, problem="`gateway.listen` and `gateway.metrics_listen` need a port each")
     for neuron in config.neurons:
-        if not neuron.endpoint.startswith(("http://", "https://")):
-            raise ConfigError(
-                path=where, problem=f"`neurons.{neuron.name}.endpoint` must start with http:// or https://"
-            )
+        _check_neuron(neuron, where)
+    _unique([neuron.name for neuron in config.neurons], where, "neurons[...].name")
+    _unique([neuron.endpoint.rstrip("/") for neuron in config.neurons], where, "neurons[...].endpoint")
     if bool(config.gateway.tls_cert) != bool(config.gateway.tls_key):
         raise ConfigError(path=where, problem="`gateway.tls_cert` and `gateway.tls_key` go together")
     for name, value, least in (
@@ -150,6 +154,36 @@ def check_cortex(config: CortexConfig, where: str) -> None:
         _at_least(value, least, name, where)
 
 
+def _check_neuron(neuron: Neuron, where: str) -> None:
+    """Its name stands in headers and paths; its endpoint is an address and nothing more."""
+    if not _NODE_NAME.fullmatch(neuron.name):
+        problem = f"`neurons[...].name` is {neuron.name!r}; use letters, digits, `.`, `_` and `-`"
+        raise ConfigError(path=where, problem=problem)
+    at = f"neurons.{neuron.name}"
+    try:
+        parts = urlsplit(neuron.endpoint)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port out of range, a bracket that is not closed
+        good, parts = False, urlsplit("")
+    if not good or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        problem = f"`{at}.endpoint` is {neuron.endpoint!r}; it must be http://host:port or https://host:port"
+        raise ConfigError(path=where, problem=problem)
+    if neuron.token is not None and not (neuron.token.isascii() and neuron.token.isprintable()):
+        raise ConfigError(path=where, problem=f"`{at}.token` holds characters that no header can carry")
+
+
+def check_pins(config: CortexConfig, models: ModelsFile, where: str) -> None:
+    """Models are pinned on nodes that there are. Raises ConfigError."""
+    names = [neuron.name for neuron in config.neurons]
+    for profile in models.models:
+        for node in profile.pinned_on:
+            if node not in names:
+                near = difflib.get_close_matches(node, names, n=1)
+                hint = f"did you mean `{near[0]}`?" if near else f"the neurons are {', '.join(names) or 'none'}"
+                problem = f"`models.{profile.id}.pinned_on`: no neuron is called `{node}`; {hint}"
+                raise ConfigError(path=where, problem=problem)
+
+
 def load_models(path: Path) -> ModelsFile:
     """models.toml. A missing or broken file is an error, never an empty catalogue."""
     return check_models(base.load(path, ModelsFile), str(path))
@@ -166,13 +200,17 @@ def check_models(models: ModelsFile, where: str) -> ModelsFile:
             raise ConfigError(path=where, problem=f"`aliases.{alias}` is also the id of a model")
         if not target:
             raise ConfigError(path=where, problem=f"`aliases.{alias}` points at nothing")
+        if target in models.aliases:
+            problem = f"`aliases.{alias}` points at `{target}`, an alias itself; name the model that is meant"
+            raise ConfigError(path=where, problem=problem)
     return models
 
 
 def _check_profile(profile: Profile, where: str) -> None:
     at = f"models.{profile.id}"
-    if not profile.id or profile.id != profile.id.strip():
-        raise ConfigError(path=where, problem="`models[...].id` is empty or has spaces around it")
+    if not profile.id or profile.id != profile.id.strip() or not profile.id.isprintable():
+        problem = f"`models[...].id` {profile.id!r} is empty, has spaces around it or cannot be printed"
+        raise ConfigError(path=where, problem=problem)
     if profile.source is not None or profile.harness != "echo":
         try:
             parse_source(profile.id)

@@ -67,8 +67,10 @@ class Ledger:
         return best_of(outstanding, fleet.speeds.get(model, {}), affinity)
 
     def give_back(self, fleet: Fleet, model: str, node: str, now: float) -> bool:
-        """A seat is left after a good end; False when that may let somebody in, or mends the node's record."""
-        if fleet.asks or fleet.clearing or fleet.wanted or fleet.nodes[node].trips:
+        """A seat is left after a good end; False when that may let somebody in, or mends the node's record, or the node
+        is none of ours any more."""
+        there = fleet.nodes.get(node)
+        if there is None or there.trips or fleet.asks or fleet.clearing or fleet.wanted:
             return False
         row = self._row(model, node)
         row.seats -= 1
