@@ -245,6 +245,7 @@ class Planned(Shape, frozen=True):
 
 
 class Reloaded(Shape, frozen=True):
-    """The tables of the configuration that differ from before."""
+    """The tables of the configuration that differ from before, and what of it is read at the start only."""
 
     changed: list[str]
+    after_restart: list[str]
