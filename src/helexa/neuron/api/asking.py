@@ -19,6 +19,7 @@ from helexa.neuron.api.calling import Calls
 from helexa.neuron.api.likelihoods import Lists, StopTokens
 from helexa.neuron.api.rewriting import Stage
 from helexa.neuron.api.usage import Totals
+from helexa.neuron.core import bounds
 from helexa.neuron.core.chat import choice
 from helexa.neuron.harness import Facts
 from helexa.wire import intake
@@ -115,10 +116,8 @@ def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
             if (most := max(tokens or (0,))) >= facts.vocabulary:
                 raise intake.refuse(name, f"there is no token {most}; the vocabulary has {facts.vocabulary}")
     if isinstance(asked, shapes.Request) and "vision" not in facts.capabilities:
-        for index, message in enumerate(asked.messages):
-            for at, part in enumerate(message.content if isinstance(message.content, list) else ()):
-                if part.type == "image_url":
-                    raise intake.refuse(f"messages.{index}.content.{at}.image_url", f"`{asked.model}` does not see")
+        for field, _ in bounds.images(asked):
+            raise intake.refuse(field, f"`{asked.model}` does not see")
 
 
 def _known(name: str, facts: Facts) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 
 from helexa.base.errors import InvalidRequest
 from helexa.http1.client import Origin, UpstreamError
+from helexa.neuron.core import bounds
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.device.process import JobFailed
 from helexa.neuron.keeper import Keeper, Vocabularies
@@ -33,6 +34,10 @@ class _Tokens(msgspec.Struct):
     tokens: list[msgspec.Raw]
 
 
+class _Seen(msgspec.Struct):
+    input_tokens: int
+
+
 class Counting:
     """`await counting(asked)`."""
 
@@ -42,10 +47,12 @@ class Counting:
     async def __call__(self, asked: CountTokens) -> Counted:
         """Raises InvalidRequest for a request that is none, or that the template refuses; NotHere; BadAnswer."""
         request = bytes(asked.request)
-        check_chat(request)
+        chat = check_chat(request)
+        bounds.check(chat)
         if isinstance(self._keeper.status(asked.model.model_id), life.Loaded):
             async with self._keeper.seat(asked.model.model_id, queued=False) as seat:
-                return Counted(tokens=await _count(seat.socket, request))
+                sees = "vision" in seat.facts.capabilities and any(bounds.images(chat))
+                return Counted(tokens=await (_count_seen if sees else _count)(seat.socket, request))
         try:
             async with self._vocabularies.open(asked.model) as socket:
                 return Counted(tokens=await _count(socket, request))
@@ -59,6 +66,15 @@ async def _count(socket: str, request: bytes) -> int:
         prompt = await _post(origin, b"/apply-template", request, _Prompt)
         asked = {"content": prompt.prompt, "add_special": True, "parse_special": True}
         return len((await _post(origin, b"/tokenize", msgspec.json.encode(asked), _Tokens)).tokens)
+    finally:
+        await origin.aclose()
+
+
+async def _count_seen(socket: str, request: bytes) -> int:
+    """With its images, each as many tokens as the model's projector makes of it."""
+    origin = Origin(unix_path=socket)
+    try:
+        return (await _post(origin, b"/v1/chat/completions/input_tokens", request, _Seen)).input_tokens
     finally:
         await origin.aclose()
 

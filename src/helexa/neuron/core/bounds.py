@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
+from helexa.neuron.core import pictures
 from helexa.wire import intake
 from helexa.wire import openai_chat as shapes
 
@@ -31,6 +32,7 @@ MOST_REPEATS: Final = 2000
 MOST_NESTED_REPEATS: Final = 256
 MOST_EMPTY_REPEATS: Final = 32
 
+_VIDEOS: Final = ("input_video", "video_url")
 _LISTS: Final = ("anyOf", "oneOf", "allOf")
 _CHILDREN: Final = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
 _TABLES: Final = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
@@ -45,11 +47,38 @@ def check(request: shapes.Asked) -> None:
         raise intake.refuse("grammar", "raw grammars are not taken by this server; say it as response_format")
     weight = _given(request.json_schema, "json_schema", 0)
     if isinstance(request, shapes.Request):
+        _check_pictures(request)
         if (wanted := request.response_format) is not None:
             weight = _given(wanted.schema, "response_format.schema", weight)
             if wanted.json_schema is not None:
                 weight = _given(wanted.json_schema.schema, "response_format.json_schema.schema", weight)
         _tools(request.tools or [], weight)
+
+
+def _check_pictures(request: shapes.Request) -> None:
+    """llama.cpp would fetch a video too."""
+    for at, part in _parts(request):
+        if part.type in _VIDEOS:
+            raise intake.refuse(f"{at}.type", f"parts of type '{part.type}' are not supported by this server")
+    seen = 0
+    for field, url in images(request):
+        try:
+            seen += pictures.pixels(url)
+        except pictures.BadPicture as problem:
+            raise intake.refuse(field, str(problem)) from None
+        if seen > pictures.MOST_PIXELS:
+            raise intake.refuse(field, f"all images together are more than {pictures.MOST_PIXELS:,} pixels")
+
+
+def images(request: shapes.Request) -> Iterator[tuple[str, str]]:
+    """Each image of a chat: its field, and its URL."""
+    return ((f"{at}.image_url", part.image_url.url) for at, part in _parts(request) if part.image_url is not None)
+
+
+def _parts(request: shapes.Request) -> Iterator[tuple[str, shapes.PartIn]]:
+    for index, message in enumerate(request.messages):
+        for at, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            yield f"messages.{index}.content.{at}", part
 
 
 def _tools(tools: list[shapes.ToolIn], weight: int) -> None:
