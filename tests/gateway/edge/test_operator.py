@@ -37,6 +37,12 @@ async def test_a_dry_run_tells_the_actions_and_does_none(
     assert not [path for path in ("/models/load", "/models/unload", "/drain") if edge.neuron.asked(path)]
 
 
+async def test_a_dry_run_tells_of_a_node_that_has_the_model_how_it_stands_there(edge: Edge) -> None:
+    (found,) = (await dry_run(edge, model=WARM)).json()["candidates"]
+    assert (found["verdict"], found["detail"]) == ("loaded", "is there, 0 requests in flight")
+    assert found["waits_for"] == []
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "told"),
     [

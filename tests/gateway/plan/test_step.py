@@ -54,6 +54,14 @@ def test_a_waiter_that_leaves_is_pruned_and_the_load_goes_on() -> None:
     assert not world.seated
 
 
+def test_a_load_does_not_queue_behind_another_where_a_node_loads_none() -> None:
+    """A device's worker loads one model after the other, so a short load would wait for a long one."""
+    world = World({"large": 4000, "small": 1000}, {"a": 400, "b": 400, "c": 400})
+    for model in "abc":
+        world.ask(model)
+    assert [load.node for load in world.loads] == ["large", "small", "large"]
+
+
 def test_the_node_with_the_least_outstanding_work_is_taken() -> None:
     world = World({"n1": 1000, "n2": 1000}, {"a": 400})
     for node in ("n1", "n2"):

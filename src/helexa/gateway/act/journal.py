@@ -132,17 +132,6 @@ def told(entry: Entry) -> dict[str, Any]:
         "node": entry.node,
         "waited_s": None if entry.waited_s is None else round(entry.waited_s, 4),
         "actions": [{"after_s": round(after, 3), "what": what} for after, what in entry.actions],
-        "candidates": [
-            {
-                "node": found.node,
-                "verdict": str(found.verdict),
-                "detail": found.detail,
-                "needed_mb": found.needed_mb,
-                "free_mb": list(found.free_mb),
-                "evicts": list(found.victims),
-                "waits_for": list(found.waits_for),
-            }
-            for found in entry.appraisals.values()
-        ],
+        "candidates": [found.told() for found in entry.appraisals.values()],
         "not_weighed": max(0, entry.nodes - len(entry.appraisals)),
     }

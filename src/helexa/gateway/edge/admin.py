@@ -175,7 +175,7 @@ class _Admin:
         if model is not None:
             shown["model"] = model
             weighed = candidates(fleet, model, now)
-            shown["candidates"] = [render.appraisal(found) for found in weighed]
+            shown["candidates"] = [render.weighed(found, fleet.place(model, found.node)) for found in weighed]
             shown["not_weighed"] = len(fleet.nodes) - len(weighed)
             shown["waits"] = model in after.asks
             habit = fleet.habits.get(model)

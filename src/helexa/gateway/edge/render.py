@@ -95,17 +95,12 @@ def place(one: Place, now: float) -> dict[str, Any]:
     }
 
 
-def appraisal(found: Appraisal) -> dict[str, Any]:
-    return {
-        "node": found.node,
-        "verdict": str(found.verdict),
-        "detail": found.detail,
-        "needed_mb": found.needed_mb,
-        "devices": list(found.devices),
-        "free_mb": list(found.free_mb),
-        "evicts": list(found.victims),
-        "waits_for": list(found.waits_for),
-    }
+def weighed(found: Appraisal, there: Place | None) -> dict[str, Any]:
+    """A node's verdict on a model; where the model is already, how it stands there."""
+    if there is None:
+        return found.told()
+    stands = {"verdict": str(there.status), "detail": f"is there, {there.outstanding} requests in flight"}
+    return {**found.told(), **stands, "evicts": [], "waits_for": []}
 
 
 def instruction(one: Instruction) -> dict[str, Any]:

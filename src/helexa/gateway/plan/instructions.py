@@ -117,3 +117,18 @@ class Appraisal(Instruction, frozen=True):
     until: float | None = None
     loss: tuple[float, ...] = ()
     """What the victims are worth keeping, to choose between nodes; lower is better."""
+    ahead: int = 0
+    """Loads under way on these devices: a device's worker loads one model after the other."""
+
+    def told(self) -> dict[str, Any]:
+        """As the operator API shows it, now and of past decisions."""
+        return {
+            "node": self.node,
+            "verdict": str(self.verdict),
+            "detail": self.detail,
+            "needed_mb": self.needed_mb,
+            "devices": list(self.devices),
+            "free_mb": list(self.free_mb),
+            "evicts": list(self.victims),
+            "waits_for": list(self.waits_for),
+        }

@@ -61,7 +61,8 @@ def appraise(fleet: Fleet, model: str, node: Node, now: float, claims: Claims | 
 
 
 def candidates(fleet: Fleet, model: str, now: float, claims: Claims | None = None) -> list[Appraisal]:
-    """Up to `MOST` nodes weighed, best first: class, pinned_on, warmest weights, least lost, most free memory, name.
+    """Up to `MOST` nodes weighed, best first: class, pinned_on, warmest weights, least lost, fewest loads under way,
+    most free memory, name.
 
     In a larger fleet nodes that could take it are weighed before those where room is being made for someone older,
     those before nodes that are away, and those before nodes that never can.
@@ -98,10 +99,10 @@ def _most_likely_first(fleet: Fleet, model: str, now: float, pinned_on: Iterable
     return [name for name in names if name in fleet.nodes]
 
 
-def _order(found: Appraisal, pinned_on: tuple[str, ...]) -> tuple[int, bool, int, tuple[float, ...], int, str]:
+def _order(found: Appraisal, pinned_on: tuple[str, ...]) -> tuple[int, bool, int, tuple[float, ...], int, int, str]:
     free = max(found.free_mb, default=0)
     cold = _WARMTH.get(found.warmth, 2)
-    return RANK[found.verdict], found.node not in pinned_on, cold, found.loss, -free, found.node
+    return RANK[found.verdict], found.node not in pinned_on, cold, found.loss, found.ahead, -free, found.node
 
 
 def shortlist(fleet: Fleet, model: str, now: float, claims: Claims, at_rest: AtRest) -> list[Appraisal]:
@@ -316,7 +317,7 @@ def _fit(fleet: Fleet, model: str, node: Node, now: float, claimed: dict[int, in
         chosen = sorted(fitting, key=lambda device: (-open_rooms[device], device))[:count]
         known = rooms and per_device
         detail = f"needs {human_mib(per_device)}, free {human_mib(rooms[chosen[0]])}" if known else base.detail
-        return _on(base, rooms, chosen, detail=detail)
+        return replace(_on(base, rooms, chosen, detail=detail), ahead=_ahead(fleet, node.name, chosen))
     if claimed:
         return replace(base, verdict=Verdict.CLAIMED, detail="room is being made here for an older request")
     return _after_others(fleet, model, base, rooms, count, now)
@@ -344,6 +345,11 @@ def _after_others(
 def _on(base: Appraisal, rooms: dict[int, int], devices: Sequence[int], *, detail: str) -> Appraisal:
     free = tuple(rooms[device] for device in devices)
     return replace(base, devices=tuple(devices), free_mb=free, detail=detail)
+
+
+def _ahead(fleet: Fleet, node: str, devices: Sequence[int]) -> int:
+    loading = (place.shares for place in fleet.on_node(node) if place.status is Status.LOADING)
+    return sum(device in shares for shares in loading for device in devices)
 
 
 def _going(fleet: Fleet, node: str) -> dict[int, int]:
