@@ -18,7 +18,8 @@ import pytest
 from helexa.base import lifeline
 from helexa.http1.client import Origin
 from helexa.testing.fleet import free_port
-from tests.neuron.helpers import PATIENCE_S, names
+from helexa.testing.hub import MockHub
+from tests.neuron.helpers import PATIENCE_S, names, until
 
 CONFIG = """
 listen = "127.0.0.1"
@@ -133,6 +134,30 @@ async def test_a_wrong_key_is_named_with_the_nearest_right_one(tmp_path: Path) -
     _, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert process.returncode == 1
     assert b"did you mean `port`" in errors
+
+
+async def test_a_hub_that_does_not_answer_holds_up_no_end(tmp_path: Path) -> None:
+    path = tmp_path / "neuron.toml"
+    with MockHub() as hub:
+        held = hub.hold(path="/api/models/*")
+        path.write_text(
+            f'port = {free_port()}\n[[harnesses]]\nname = "llama"\n[[devices]]\nkind = "cpu"\nmemory_mb = 500\n'
+            f'[sources.lab]\nendpoint = "{hub.url}"\n[[default_models]]\nmodel_id = "lab:org/m"\n'
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "helexa.cli.neuron", "serve", "-c", str(path)),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=os.environ | {"TMPDIR": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "HELEXA_CACHE": str(tmp_path)},
+        )
+        try:
+            await until(lambda: bool(hub.seen))
+            process.terminate()
+            assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+        finally:
+            held.set()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
 
 
 STUCK = """

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 HARD_END_S = DRAIN_S + 15.0
 """From the first signal to the process's end, whatever hangs: a supervisor's own limit is longer."""
+LAST_S = 2.0
+"""For threads that are still at something once all is unloaded and closed: they wait for a hub, or for a dead disk."""
 
 
 async def run(config: NeuronConfig, *, ready: Callable[[str], None] | None = None) -> None:
@@ -28,7 +30,7 @@ async def run(config: NeuronConfig, *, ready: Callable[[str], None] | None = Non
     def end() -> None:
         """Begin the end, and set a limit on how long it takes."""
         if not stop.is_set():
-            threading.Thread(target=_end_hard, name="deadman", daemon=True).start()
+            _deadman(HARD_END_S, 70, "the drain did not end in time")
             stop.set()
 
     _on_signal(stop, end)
@@ -38,6 +40,7 @@ async def run(config: NeuronConfig, *, ready: Callable[[str], None] | None = Non
             ready(neuron.url)
         await stop.wait()
         log.info("shutting down: %r", neuron.keeper)
+    _deadman(LAST_S, 0, "a thread did not end in time; nothing is lost with it")
 
 
 def main(config: NeuronConfig, *, ready: Callable[[str], None] | None = None) -> int:
@@ -61,10 +64,15 @@ def _on_signal(stop: asyncio.Event, end: Callable[[], None]) -> None:
             loop.add_signal_handler(number, heard, number)
 
 
-def _end_hard() -> None:
-    threading.Event().wait(HARD_END_S)
-    print("neuron: the drain did not end in time", file=sys.stderr)  # noqa: T201
-    os._exit(70)
+def _deadman(limit_s: float, status: int, why: str) -> None:
+    """End the process after so long, unless it has ended by then."""
+
+    def end() -> None:
+        threading.Event().wait(limit_s)
+        print(f"neuron: {why}", file=sys.stderr)  # noqa: T201
+        os._exit(status)
+
+    threading.Thread(target=end, name="deadman", daemon=True).start()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
