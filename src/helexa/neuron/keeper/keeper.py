@@ -10,8 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from helexa.base.clock import Clock
 from helexa.base.errors import Conflict, HelexaError, NotFound, Refused, Unavailable, UnknownModel, UpstreamFailed
@@ -22,15 +21,15 @@ from helexa.neuron.core.admission import Gate
 from helexa.neuron.core.ledger import Ledger
 from helexa.neuron.core.measured import circumstances
 from helexa.neuron.core.plan import DeviceState, LoadPlan, Share, Warmth
-from helexa.neuron.core.residency import Stay
 from helexa.neuron.device.pool import Dead, Lost, News, Poisoned, Pool, Ready
 from helexa.neuron.device.process import JobFailed
 from helexa.neuron.harness import DeviceRef, Facts, LoadOrder, Report
 from helexa.neuron.keeper import probe, views, words
+from helexa.neuron.keeper.entry import Entry
 from helexa.neuron.keeper.feed import Feed
 from helexa.neuron.keeper.host import Host, Preparation
 from helexa.neuron.keeper.loads import Jobs, LoadJob
-from helexa.neuron.keeper.measuring import Scales, Taken, taken
+from helexa.neuron.keeper.measuring import Scales, taken
 from helexa.neuron.keeper.seats import Seat, Seats
 from helexa.neuron.keeper.warmth import warm
 from helexa.wire.control import DeviceHealth, Event, Model, ModelLoad, ModelSpec
@@ -42,33 +41,13 @@ KEPT_FAILURES = 64
 FORCED_WAIT_S = 5.0
 
 
-@dataclass(slots=True, kw_only=True)
-class _Entry:
-    """What is held of one model beside its state."""
-
-    model_id: str
-    state: life.State | None = None
-    spec: ModelSpec | None = None
-    job: LoadJob | None = None
-    error: HelexaError | None = None
-    order: LoadOrder | None = None
-    seats: Seats | None = None
-    pulse: asyncio.Task[None] | None = None
-    taken: Taken | None = None
-    freed_mb: int | None = None
-    used: bool = False
-    load_id: str = ""
-    told_s: float = 0.0
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Keeper:
     """All models of this neuron."""
 
     def __init__(self, host: Host, preparation: Preparation, pool: Pool, *, clock: Clock, crew: Crew) -> None:
         self._host, self._preparation, self._pool = host, preparation, pool
         self._clock, self._crew = clock, crew
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._ledger = Ledger(found=host.found)
         self._jobs = Jobs()
         self._sockets = 0
@@ -88,7 +67,7 @@ class Keeper:
         """
         self._door(spec.model_id)
         model_id = canonical(spec.model_id)
-        entry = self._entries.get(model_id) or _Entry(model_id=model_id)
+        entry = self._entries.get(model_id) or Entry(model_id=model_id)
         match entry.state:
             case life.Loaded():
                 return self._finished(model_id)
@@ -122,7 +101,7 @@ class Keeper:
         `drain_s` waits for them so long; the rest as `Stay.holds` says. Goes on when the asker leaves. Raises
         UnknownModel, Conflict."""
         entry = self._known(model_id)
-        stay = self._stay(entry)
+        stay = entry.stay(self._clock.now())
         why = stay and stay.holds(spare_unused_s=spare_unused_s, min_idle_s=min_idle_s, load_id=load_id)
         if why is not None:
             raise Conflict(reason=f"`{entry.model_id}` {why}")
@@ -131,8 +110,8 @@ class Keeper:
                 raise Conflict(reason=f"`{entry.model_id}` is still loading")
             case life.Recovering(running=True):
                 raise Conflict(reason=f"`{entry.model_id}` is being brought back")
-            case life.Loaded() if entry.seats and entry.seats.in_flight and not force and drain_s is None:
-                busy = entry.seats.in_flight
+            case life.Loaded() if entry.in_flight and not force and drain_s is None:
+                busy = entry.in_flight
                 raise Conflict(reason=f"`{entry.model_id}` has {busy} requests in flight", in_flight=busy)
             case _:
                 held_mb = self._ledger.of(entry.model_id)
@@ -150,8 +129,8 @@ class Keeper:
         ids. Raises NotFound, and Conflict when the device is in use or its worker had fewer than `after_cycles`."""
         if device not in self._host.devices:
             raise NotFound(f"there is no device {device} on this neuron")
-        here = [entry for entry in self._entries.values() if device in _devices_of(entry)]
-        busy = [entry.model_id for entry in here if not _rests(entry)]
+        here = [entry for entry in self._entries.values() if device in entry.devices]
+        busy = [entry.model_id for entry in here if not entry.rests]
         cycles = self._pool.cycles(device)
         if busy:
             raise Conflict(reason=f"device {device} is in use by {', '.join(busy)}")
@@ -235,8 +214,7 @@ class Keeper:
                 event = None
         self._announce_device(news.device)
         for entry in tuple(self._entries.values()):
-            plan = views.plan_of(entry.state)
-            if event is not None and plan is not None and news.device in plan.devices[:1]:
+            if event is not None and news.device in entry.devices[:1]:
                 self._tell(entry, event)
 
     async def close(self, within_s: float) -> None:
@@ -250,14 +228,14 @@ class Keeper:
         await asyncio.gather(*(self._close_one(entry, within_s) for entry in loaded))
         self.feed.close()
 
-    async def _close_one(self, entry: _Entry, within_s: float) -> None:
+    async def _close_one(self, entry: Entry, within_s: float) -> None:
         if entry.seats is not None:
             await _bounded(entry.seats.empty(), within_s)
         await _bounded(self._leave(entry, force=True, drain_s=None), FORCED_WAIT_S)
 
     # The one writer ---------------------------------------------------------------------------------------------------
 
-    def _tell(self, entry: _Entry, event: life.Event) -> None:
+    def _tell(self, entry: Entry, event: life.Event) -> None:
         before = entry.state
         entry.state, effects = life.step(before, event, self._clock.now())
         for effect in effects:
@@ -265,7 +243,7 @@ class Keeper:
         self._settle(entry, before)
         self._announce(entry, before)
 
-    def _run(self, entry: _Entry, effect: life.Effect) -> None:
+    def _run(self, entry: Entry, effect: life.Effect) -> None:
         name = entry.model_id
         match effect:
             case life.Bring():
@@ -279,7 +257,7 @@ class Keeper:
             case life.Release():
                 self._ledger = self._ledger.release(name)
 
-    def _settle(self, entry: _Entry, before: life.State | None) -> None:
+    def _settle(self, entry: Entry, before: life.State | None) -> None:
         """Keep seats, job and registration in step with the state."""
         state = entry.state
         if isinstance(state, life.Loaded) and entry.order is not None:
@@ -304,19 +282,19 @@ class Keeper:
             entry.seats.close(words.not_now(entry.model_id, state))
         if state is None or isinstance(state, life.Failed):
             self._end_job(entry, entry.error or HelexaError(getattr(state, "error", "the load was given up")))
-            _forget_socket(entry)
+            entry.forget_socket()
             entry.order = None
         if state is None:
             entry.gone.set()
             if self._entries.get(entry.model_id) is entry:
                 del self._entries[entry.model_id]
 
-    def _end_job(self, entry: _Entry, error: HelexaError | None) -> None:
+    def _end_job(self, entry: Entry, error: HelexaError | None) -> None:
         job, entry.job = entry.job, None
         if job is not None:
             job.finish(error)
 
-    def _announce(self, entry: _Entry, before: life.State | None) -> None:
+    def _announce(self, entry: Entry, before: life.State | None) -> None:
         """Publish what changed; progress at most ten times a second for each model."""
         state, boot_id = entry.state, self._host.boot_id
         if state == before:
@@ -354,7 +332,7 @@ class Keeper:
 
     # Effects that take time -------------------------------------------------------------------------------------------
 
-    async def _bring(self, entry: _Entry) -> None:
+    async def _bring(self, entry: Entry) -> None:
         assert entry.spec is not None
         try:
             self._tell(entry, life.Moved(stage="preflight", progress=None))
@@ -371,17 +349,17 @@ class Keeper:
         except Exception as error:  # noqa: BLE001 - whatever stops a load ends that load only
             self._broke(entry, words.as_ours(error))
 
-    async def _reload(self, entry: _Entry, plan: LoadPlan) -> None:
+    async def _reload(self, entry: Entry, plan: LoadPlan) -> None:
         try:
             assert entry.order is not None
             await self._pool.replaced(plan.devices[0])
-            _forget_socket(entry)
+            entry.forget_socket()
             entry.order = self._order(entry.model_id, plan, entry.order.files)
             await self._execute(entry, plan, None)
         except Exception as error:  # noqa: BLE001 - whatever stops a load ends that load only
             self._broke(entry, words.as_ours(error))
 
-    async def _execute(self, entry: _Entry, plan: LoadPlan, warmth: Warmth | None) -> None:
+    async def _execute(self, entry: Entry, plan: LoadPlan, warmth: Warmth | None) -> None:
         """Have the worker execute the order. `warmth`: from where its time is measured, None for a model that is
         brought back."""
         assert entry.order is not None
@@ -400,7 +378,7 @@ class Keeper:
             load_s = {warmth: round(entry.state.load_s, 3)} if warmth and isinstance(entry.state, life.Loaded) else {}
             await asyncio.to_thread(self._host.note, of, took.share.predicted_mb, took.measured_mb, load_s)
 
-    async def _try_out(self, entry: _Entry, order: LoadOrder, device: int, facts: Facts) -> None:
+    async def _try_out(self, entry: Entry, order: LoadOrder, device: int, facts: Facts) -> None:
         """The first model on a device in quarantine answers a prompt, or the device is condemned again."""
         self._tell(entry, life.Moved(stage="canary", progress=None))
         failure = await probe.canary(order.socket, entry.model_id, facts, self._host.step_limit_s)
@@ -414,12 +392,12 @@ class Keeper:
     async def watch(self) -> None:
         """Feel the pulse of every engine that has requests in flight; one look, the answers come later."""
         for entry in self._entries.values():
-            state, order, busy = entry.state, entry.order, entry.seats is not None and entry.seats.in_flight > 0
+            state, order, busy = entry.state, entry.order, entry.in_flight > 0
             if isinstance(state, life.Loaded) and state.facts.pulse and order is not None and busy and not entry.pulse:
                 beat = self._feel_pulse(entry, state, order)
                 entry.pulse = self._crew.start(beat, name=f"pulse {entry.model_id}")
 
-    async def _feel_pulse(self, entry: _Entry, state: life.Loaded, order: LoadOrder) -> None:
+    async def _feel_pulse(self, entry: Entry, state: life.Loaded, order: LoadOrder) -> None:
         limit_s = self._host.step_limit_s
         try:
             alive = await probe.answers(order.socket, state.facts.pulse, limit_s)
@@ -428,11 +406,11 @@ class Keeper:
         if not alive and entry.order is order:
             self._pool.condemn(state.plan.devices[0], f"stuck: `{entry.model_id}` made no step for {limit_s:g} s")
 
-    async def _wait(self, entry: _Entry, seconds: float) -> None:
+    async def _wait(self, entry: Entry, seconds: float) -> None:
         await self._clock.sleep(seconds)
         self._tell(entry, life.Due())
 
-    async def _free(self, entry: _Entry, plan: LoadPlan) -> None:
+    async def _free(self, entry: Entry, plan: LoadPlan) -> None:
         device = plan.devices[0]
         scales = Scales(self._host, device)
         await scales.begin()
@@ -451,7 +429,7 @@ class Keeper:
             self._crew.start(keep, name=f"keep {entry.model_id} in memory")
         self._tell(entry, life.Freed())
 
-    async def _leave(self, entry: _Entry, force: bool, drain_s: float | None) -> None:
+    async def _leave(self, entry: Entry, force: bool, drain_s: float | None) -> None:
         """Take a model out: close its door, empty it, free it."""
         self._tell(entry, life.UnloadAsked())
         if isinstance(entry.state, life.Unloading) and not entry.state.freeing:
@@ -470,7 +448,7 @@ class Keeper:
 
     # Parts of a load --------------------------------------------------------------------------------------------------
 
-    async def _reserve(self, entry: _Entry) -> LoadPlan:
+    async def _reserve(self, entry: Entry) -> LoadPlan:
         """A plan whose memory is promised. Between plan and promise another load may win, so it is asked twice."""
         assert entry.spec is not None
         for _ in range(2):
@@ -511,13 +489,13 @@ class Keeper:
             kind=ref.kind, index=ref.index, memory_mb=share.needed_mb, threads=ref.threads, part=plan.part(share)
         )
 
-    def _reporter(self, entry: _Entry) -> Report:
+    def _reporter(self, entry: Entry) -> Report:
         def report(stage: str, progress: float | None) -> None:
             self._tell(entry, life.Moved(stage=stage, progress=progress))
 
         return report
 
-    def _broke(self, entry: _Entry, error: HelexaError) -> None:
+    def _broke(self, entry: Entry, error: HelexaError) -> None:
         entry.error = error
         refused = isinstance(error, Refused) and isinstance(entry.state, life.Loading)
         self._tell(entry, life.Broke(error=error.message, refused=refused))
@@ -545,30 +523,17 @@ class Keeper:
             kv_tokens=facts.kv_tokens,
         )
 
-    def _note_use(self, entry: _Entry) -> None:
+    def _note_use(self, entry: Entry) -> None:
         """The first use of a load is news: from then on other gateways may want its room."""
         if not entry.used:
             entry.used = True
             row = self._view(entry)
             self.feed.publish(Event(kind="model", boot_id=self._host.boot_id, model_id=entry.model_id, model=row))
 
-    def _stay(self, entry: _Entry) -> Stay | None:
-        """How long a loaded model has been here and idle."""
-        if not isinstance(entry.state, life.Loaded) or entry.seats is None:
-            return None
-        idle_s = entry.seats.idle_s if entry.used else None
-        return Stay(loaded_s=self._clock.now() - entry.state.since, idle_s=idle_s, load_id=entry.load_id)
+    def _view(self, entry: Entry) -> Model | None:
+        return entry.view(held_mb=self._ledger.of(entry.model_id), now=self._clock.now())
 
-    def _view(self, entry: _Entry) -> Model | None:
-        if entry.state is None:
-            return None
-        in_flight = entry.seats.in_flight if entry.seats else 0
-        held_mb, stay = self._ledger.of(entry.model_id), self._stay(entry)
-        row = views.model(entry.model_id, entry.state, held_mb=held_mb, in_flight=in_flight, stay=stay)
-        row.vram_measured_mb = entry.taken.measured_mb if entry.taken and row.status == "loaded" else None
-        return row
-
-    def _known(self, model_id: str) -> _Entry:
+    def _known(self, model_id: str) -> Entry:
         entry = self._entries.get(canonical(model_id))
         if entry is None:
             raise self._unknown(model_id)
@@ -578,21 +543,6 @@ class Keeper:
         here = ", ".join(f"`{name}`" for name, e in self._entries.items() if isinstance(e.state, life.Loaded))
         hint = f"Loaded here: {here}." if here else "Nothing is loaded here."
         return UnknownModel(f"The model `{model_id}` is not loaded on this neuron. {hint}", model=model_id, hint=hint)
-
-
-def _devices_of(entry: _Entry) -> tuple[int, ...]:
-    plan = views.plan_of(entry.state)
-    return plan.devices if plan is not None else ()
-
-
-def _rests(entry: _Entry) -> bool:
-    return isinstance(entry.state, life.Loaded) and entry.seats is not None and not entry.seats.in_flight
-
-
-def _forget_socket(entry: _Entry) -> None:
-    """A worker that was killed cannot clear up behind itself."""
-    if entry.order is not None:
-        Path(entry.order.socket).unlink(missing_ok=True)
 
 
 async def _bounded(work: Awaitable[None], within_s: float) -> None:
