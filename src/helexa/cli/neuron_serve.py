@@ -38,12 +38,13 @@ def serve(
 
     import msgspec
 
-    from helexa.base import log
+    from helexa.base import descriptors, log
     from helexa.cli.say import fail
     from helexa.neuron import app
     from helexa.neuron.config import load
 
     log.set_up(log_style, log_level)
+    descriptors.allow_many()
     found = load(config, os.environ, insecure_ok=insecure_permissions)
     given = {"port": port, "listen": listen}
     found = msgspec.structs.replace(found, **{name: value for name, value in given.items() if value is not None})

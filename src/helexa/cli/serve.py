@@ -21,7 +21,7 @@ def serve(*, config: Annotated[Path | None, Parameter(name=("--config", "-c"))] 
     import asyncio
     import os
 
-    from helexa.base import log
+    from helexa.base import descriptors, log
     from helexa.cli.say import fail
     from helexa.gateway import app
     from helexa.gateway.config import DEFAULT_PATH, load_cortex
@@ -29,6 +29,7 @@ def serve(*, config: Annotated[Path | None, Parameter(name=("--config", "-c"))] 
     path = config or DEFAULT_PATH
     found = load_cortex(path, os.environ)
     log.set_up(found.log.style, found.log.level)
+    descriptors.allow_many()
 
     def ready(addresses: list[str]) -> None:
         print(f"cortex listens on {', '.join(addresses)}", flush=True)

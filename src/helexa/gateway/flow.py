@@ -10,8 +10,9 @@ from functools import partial
 from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, Refused, Unavailable
 from helexa.base.ids import fresh
+from helexa.gateway.act.company import EVERY_S, QUEUED_S, Company
 from helexa.gateway.act.dispatcher import Claim, Dispatcher, RefusedSeat, Seat
-from helexa.gateway.act.proxy import SSE, Call, Headers, Proxy, Trip, TryAnother, shown, traced, unanswered
+from helexa.gateway.act.proxy import Call, Headers, Proxy, Trip, TryAnother, traced, unanswered
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.catalogue import Names
 from helexa.gateway.fleet.model import Fleet, Status
@@ -23,8 +24,6 @@ from helexa.http1.server import Reply, Request, Work
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_S = 0.9
-"""A waiting client hears from us at least each second."""
 ATTEMPTS, FAILURES = 8, 3
 """How often a request is tried, and on how many nodes it may fail: what three have failed on may be why they failed. A
 node that could not be reached has not even seen it."""
@@ -155,16 +154,18 @@ class Flow:
     async def _serve(self, trip: Trip, seat: Seat | None) -> None:
         """`seat`: one that is held already."""
         usage, failed = None, CLIENT_GONE
+        company = Company(trip)
         try:
-            usage = await self._answer(trip, seat)
+            usage = await self._answer(trip, seat, company)
             failed = None
         except HelexaError as error:
             failed = error.code
             self._tell(trip, error)
         finally:
+            company.leave()
             self._settle(trip, usage, failed)
 
-    async def _answer(self, trip: Trip, seat: Seat | None) -> Usage | None:
+    async def _answer(self, trip: Trip, seat: Seat | None, company: Company) -> Usage | None:
         journey, call = trip.journey, trip.call
         while True:
             trip.attempts += 1
@@ -176,10 +177,11 @@ class Flow:
             transport = False
             try:
                 if claim is not None and not claim.ask():
-                    await self._wait(claim, trip)
+                    await self._wait(claim, trip, company)
                 journey.node = seat.node
                 journey.seated = self._clock.now()
-                return await self._proxy.pass_on(trip)
+                company.join(QUEUED_S)
+                return await self._proxy.pass_on(trip, company.leave)
             except RefusedSeat as refused:
                 raise refusal_of(refused) from refused
             except TryAnother as trouble:
@@ -202,22 +204,12 @@ class Flow:
             raise trouble.error from trouble
         trip.avoid |= {node}
 
-    async def _wait(self, seat: Claim, trip: Trip) -> None:
-        """Wait for the seat, keeping a streaming client company. Raises what the planner refuses with."""
+    async def _wait(self, seat: Claim, trip: Trip, company: Company) -> None:
+        """Wait for the seat. Raises what the planner refuses with."""
         trip.journey.waited = True
-        if trip.call.stream:
-            await self._keep_company(seat, trip)
-        elif not await seat.wait(self._max_wait_s()):
+        company.join(EVERY_S)
+        if not await seat.wait(None if trip.call.stream else self._max_wait_s()):
             raise self._still_loading(trip.journey)
-
-    async def _keep_company(self, seat: Claim, trip: Trip) -> None:
-        call, reply = trip.call, trip.reply
-        while not await seat.wait(KEEPALIVE_S):
-            if not reply.started:
-                reply.start(200, [*SSE, *shown(trip.journey)])
-                reply.write(call.opening())
-            else:
-                reply.write(call.keepalive())
 
     def _still_loading(self, journey: Journey) -> StillLoading:
         loading = _loading(self._dispatcher.fleet, journey.model)

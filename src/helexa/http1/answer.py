@@ -31,6 +31,13 @@ class ConnectFailed(UpstreamError):
     status: ClassVar[int] = 503
 
 
+class OutOfDescriptors(UpstreamError):
+    """No more connections may be opened here: {reason}. Raise `ulimit -n`, or LimitNOFILE= of a systemd unit."""
+
+    code: ClassVar[str] = "overloaded"
+    status: ClassVar[int] = 503
+
+
 class UpstreamTimeout(UpstreamError):
     """The upstream {origin} was silent for {after_s} s."""
 

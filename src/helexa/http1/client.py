@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from ssl import SSLContext, create_default_context
 from typing import Self, cast
@@ -14,6 +15,7 @@ from helexa.http1.alarm import NEVER, Alarm
 from helexa.http1.answer import (
     Answer,
     ConnectFailed,
+    OutOfDescriptors,
     Source,
     Taker,
     UpstreamBroken,
@@ -24,7 +26,16 @@ from helexa.http1.answer import (
 from helexa.http1.limits import Limits
 from helexa.http1.message import BODILESS, Headers, around_length, request_head
 
-__all__ = ["Answer", "ConnectFailed", "Origin", "UpstreamBroken", "UpstreamError", "UpstreamTimeout", "Whole"]
+__all__ = [
+    "Answer",
+    "ConnectFailed",
+    "Origin",
+    "OutOfDescriptors",
+    "UpstreamBroken",
+    "UpstreamError",
+    "UpstreamTimeout",
+    "Whole",
+]
 
 _JOIN_BELOW_BYTES = 64 * 1024  # above this a copy costs more than a second write
 _MAX_DIGITS = 18
@@ -334,7 +345,9 @@ class Origin:
         head_timeout_s: float | None = None,
         retry: bool = True,
     ) -> Answer:
-        """Ask, and return when the head of the answer is here. Raises ConnectFailed, UpstreamTimeout, UpstreamBroken.
+        """Ask, and return when the head of the answer is here.
+
+        Raises ConnectFailed, OutOfDescriptors, UpstreamTimeout, UpstreamBroken.
 
         With `retry`, a kept connection that turns out to be closed is replaced by a fresh one, once.
         """
@@ -424,7 +437,8 @@ class Origin:
         except TimeoutError:
             raise ConnectFailed(origin=str(self), reason=f"none within {self._connect_timeout_s} s") from None
         except OSError as error:
-            raise ConnectFailed(origin=str(self), reason=str(error)) from error
+            failed = OutOfDescriptors if error.errno in (errno.EMFILE, errno.ENFILE) else ConnectFailed
+            raise failed(origin=str(self), reason=str(error)) from error
         self._links.add(link)
         return link
 

@@ -59,8 +59,8 @@ class Admission(Table):
 
     max_in_flight: int = 0
     """Requests that decode together; 0 leaves it to the engine's slots."""
-    max_queue_depth: int = 64
-    max_wait_s: float = 30.0
+    max_queue_depth: int = 512
+    max_wait_s: float = 120.0
 
 
 class Watchdog(Table):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import msgspec
 import pytest
 
 from helexa.base.clock import SystemClock
 from helexa.base.errors import UpstreamFailed
-from helexa.gateway.act.proxy import Proxy, Trip, TryAnother
+from helexa.gateway.act.proxy import Overloaded, Proxy, Trip, TryAnother, unanswered
 from helexa.gateway.config import Gateway
 from helexa.gateway.edge.passing import Passing
 from helexa.gateway.meter import Journey
-from helexa.http1.client import Origin
+from helexa.http1.client import Origin, OutOfDescriptors
 from helexa.http1.message import Request, lines_of
 from helexa.http1.server import Reply
 from tests.http1.wires import Served, Upstream, Wire, within
@@ -39,7 +40,7 @@ async def passed_on(piece: bytes) -> tuple[type[Exception], bytes]:
         trip = Trip(call, reply, journey, [])
         trip.body = request.body
         try:
-            await proxy.pass_on(trip)
+            await proxy.pass_on(trip, lambda: None)
         except (TryAnother, UpstreamFailed) as error:
             ended.set_result(type(error))
             reply.finish()
@@ -57,6 +58,22 @@ async def passed_on(piece: bytes) -> tuple[type[Exception], bytes]:
         finally:
             await served.end()
             await origin.aclose()
+
+
+async def test_a_connection_that_could_not_even_be_opened_here_is_no_nodes_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", full)
+    origin = Origin(host="127.0.0.1", port=9)
+    with pytest.raises(OutOfDescriptors, match="ulimit -n") as failed:
+        await origin.request(b"GET", b"/")
+    journey = Journey(0.0, "r", "d", "/v1/chat/completions", "m", True)
+    told = unanswered(journey, failed.value)
+    assert isinstance(told, Overloaded)
+    assert (told.status, told.retry_after) == (503, 1.0)
 
 
 @pytest.mark.parametrize("piece", [ALIVE, ALIVE + ALIVE, b": pr"])

@@ -33,7 +33,7 @@ async def test_a_neurons_warning_reaches_the_client(stream: bool) -> None:
         call = Passing(request, "/v1/chat/completions")
         trip = Trip(call, reply, Journey(0.0, "r", "d", call.endpoint, "m", stream), [])
         trip.journey.node, trip.body = "n1", request.body
-        await proxy.pass_on(trip)
+        await proxy.pass_on(trip, lambda: None)
 
     async with Upstream(script) as upstream:
         origin = Origin(host="127.0.0.1", port=upstream.port)

@@ -13,7 +13,7 @@ from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
 from helexa.gateway.config import Gateway
 from helexa.gateway.meter import Journey, Tail, Usage, usage_in
-from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError, UpstreamTimeout, Whole
+from helexa.http1.client import Answer, ConnectFailed, Origin, OutOfDescriptors, UpstreamError, UpstreamTimeout, Whole
 from helexa.http1.message import LineForm, Lines, lines_of
 from helexa.http1.server import Reply
 from helexa.wire.canon import BadAnswer
@@ -58,6 +58,12 @@ class NodeSilent(UpstreamFailed):
 
     code = "upstream_timeout"
     status = 504
+
+
+class Overloaded(Unavailable):
+    """The gateway can open no more connections."""
+
+    code = "overloaded"
 
 
 class TryAnother(Exception):
@@ -114,9 +120,9 @@ class Proxy:
         target, answer_s = trip.call.endpoint.encode(), self._limits().answer_s
         return origin.ask(b"POST", target, headers, trip.body, done, MAX_ANSWER_BYTES, answer_s)
 
-    async def pass_on(self, trip: Trip) -> Usage | None:
-        """Answer through `journey.node`. Raises TryAnother while nothing has reached the client, UpstreamFailed once
-        something has, or once the wait was long enough."""
+    async def pass_on(self, trip: Trip, heard: Callable[[], None]) -> Usage | None:
+        """Answer through `journey.node`; `heard` is called when its answer begins. Raises TryAnother while nothing has
+        reached the client, UpstreamFailed once something has, or once the wait was long enough."""
         journey = trip.journey
         origin, headers = self._headed(trip)
         limits, target = self._limits(), trip.call.endpoint.encode()
@@ -125,6 +131,7 @@ class Proxy:
             answer = await origin.request(b"POST", target, headers, trip.body, head_timeout_s=patience_s)
         except UpstreamError as error:
             raise unanswered(journey, error) from error
+        heard()
         try:
             if answer.status == 200 and trip.call.stream:
                 return await self._streamed(trip, answer, patience_s)
@@ -236,11 +243,14 @@ def traced(journey: Journey) -> Headers:
     ]
 
 
-def unanswered(journey: Journey, error: Exception) -> TryAnother | UpstreamFailed:
+def unanswered(journey: Journey, error: Exception) -> TryAnother | HelexaError:
     """What it means that the connection to `journey.node` failed before anything reached the client.
 
-    After a long silence no other node is tried: who still waits is told, and may ask again.
+    After a long silence no other node is tried: who still waits is told, and may ask again. No node is to blame for a
+    connection that could not even be opened here.
     """
+    if isinstance(error, OutOfDescriptors):
+        return Overloaded(error.message, retry_after=1.0)
     failed = _broken(journey, error)
     if isinstance(failed, NodeSilent):
         return failed

@@ -40,8 +40,8 @@ class Host:
     engines: Mapping[str, str]
     sockets: Path
     max_in_flight: int = 0
-    max_queue_depth: int = 64
-    max_wait_s: float = 30.0
+    max_queue_depth: int = 512
+    max_wait_s: float = 120.0
     step_limit_s: float = 120.0
     load_limit_s: float = 300.0
     shelf: Shelf | None = None
