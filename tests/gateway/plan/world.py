@@ -6,7 +6,8 @@ import msgspec
 
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.fleet.fold import fold, worth
+from helexa.gateway.fleet.fold import fold
+from helexa.gateway.fleet.habits import worth
 from helexa.gateway.fleet.model import Fleet, Place, Status
 from helexa.gateway.plan.evict import AtRest, rank
 from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Seat, Unload, Verdict

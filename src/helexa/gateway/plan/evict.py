@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from helexa.gateway.fleet.fold import DEFAULT_RANK, rate_now, restore_s, worth
+from helexa.gateway.fleet.habits import DEFAULT_RANK, rate_now, restore_s, worth
 from helexa.gateway.fleet.model import Fleet, Place, Status
 
 WIDE = 16

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Protocol
 
-from helexa.gateway.fleet.fold import with_habit
+from helexa.gateway.fleet.habits import with_habit
 from helexa.gateway.fleet.model import Fleet, Habit
 from helexa.testing.sim.scenario import Request, Trace
 
