@@ -22,6 +22,8 @@ from helexa.testing.fleet import free_port
 from helexa.testing.hub import MockHub
 
 MODEL = "smollm2-135m-instruct"
+NO_WAY_OUT = {"http_proxy": "http://127.0.0.1:9"}
+"""A proxy that leads nowhere: what is on this host has to be reached without it."""
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -150,7 +152,7 @@ def test_tokens_are_counted_in_the_metrics(up: Up) -> None:
     ],
 )
 def test_every_reading_command_works_in_a_pipe(up: Up, arguments: list[str]) -> None:
-    environ = {**os.environ, "CORTEX_URL": up.url}
+    environ = {**os.environ, **NO_WAY_OUT, "CORTEX_URL": up.url}
     done = subprocess.run(
         [sys.executable, "-m", "helexa", *arguments], env=environ, capture_output=True, text=True, timeout=60
     )
@@ -232,7 +234,12 @@ def test_a_model_of_the_hub_is_fetched_and_served_in_the_quant_that_was_named(up
         hub.add(
             "org/smol-gguf", {"smol-Q4_1.gguf": weights, "smol-Q8_0.gguf": b"GGUF not this one", "README.md": b"hi"}
         )
-        environ = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        environ = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            **NO_WAY_OUT,
+        }
         other = Up(tmp_path / "state", "--model", "org/smol-gguf:q4-1", environ=environ)
         try:
             other.until_printed("Ctrl-C stops everything")

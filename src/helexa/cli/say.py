@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cyclopts import App
     from rich.table import Table
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BROKEN_PIPE = 141
 """What a shell shows for a program that SIGPIPE ended."""
 
@@ -28,6 +29,7 @@ def run(app: App) -> None:
     whoever read the output has left (`| head`)."""
     from helexa.base.errors import HelexaError
 
+    _reach_this_host_directly()
     try:
         try:
             app(sys.argv[1:])
@@ -44,6 +46,12 @@ def run(app: App) -> None:
         if error.filename is None:
             raise
         fail(f"{error.filename}: {error.strerror}")
+
+
+def _reach_this_host_directly() -> None:
+    """No proxy leads to this host's own loopback, whatever $http_proxy says of everything else."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*([given] if given else []), *_LOOPBACK])
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
