@@ -70,6 +70,11 @@ def test_tokens_are_told_of_where_there_is_a_token_to_stop_at() -> None:
     assert ask(stop_token_ids=[5], tools=TOOLS).ignored == ("tools", "stop_token_ids")
 
 
+@pytest.mark.parametrize(("stop", "sent_stop"), [("", []), (["", "x"], ["x"])])
+def test_an_empty_stop_is_left_out(stop: Any, sent_stop: list[str]) -> None:
+    assert sent(ask(stop=stop))["stop"] == sent_stop
+
+
 @pytest.mark.parametrize(("field", "tokens"), [("stop_token_ids", [3, 100]), ("logit_bias", {"100": 1})])
 def test_a_token_that_there_is_not_is_refused(field: str, tokens: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:

@@ -50,6 +50,16 @@ def test_usage_comes_once_at_the_end_with_all_choices_and_thoughts(choices: int,
     assert len(told) == choices * (thoughts + 2) + 2
 
 
+def test_several_prompts_are_counted_once_each_however_many_choices_there_are_of_them() -> None:
+    read = [3, 3, 8, 8]
+    stream = b"".join(
+        chunk(choice(index, "stop"), usage=USAGE | {"prompt_tokens": size}, timings=TIMINGS)
+        for index, size in enumerate(read)
+    )
+    told = events(Totals(asked=True, thinks=False, prompts=2).feed(stream + bodies.DONE))
+    assert (told[-2]["usage"]["prompt_tokens"], told[-2]["usage"]["total_tokens"]) == (11, 23)
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_last_word_that_carries_the_usage_is_still_told(asked: bool) -> None:
     """As completions end."""

@@ -27,6 +27,7 @@ CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength":
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
 QUESTION = [{"role": "user", "content": "What is the weather in Oslo?"}]
 
+PROMPTS = {"1, 2, 3, 4, 5, 6, 7,": " 8", "A, B, C, D, E, F,": " G"}
 Ask = Callable[..., Any]
 
 
@@ -172,6 +173,23 @@ async def test_it_is_taken_by_itself_for_a_crowd_and_it_is_said_why(smollm2_path
 
 
 TOKENS = st.lists(st.integers(0, 3), max_size=4 * BLOCK_TOKENS)
+
+
+def test_several_prompts_are_answered_each_in_its_place(ask: Ask) -> None:
+    alone = [ask("/v1/completions", prompt=text, max_tokens=1)[1]["usage"]["prompt_tokens"] for text in PROMPTS]
+    status, both, _ = ask("/v1/completions", prompt=[*PROMPTS], n=2, max_tokens=2, temperature=0)
+    assert status == 200
+    assert [each["index"] for each in both["choices"]] == [0, 1, 2, 3]
+    assert [each["text"].rstrip(",") for each in both["choices"]] == [
+        said for said in PROMPTS.values() for _ in range(2)
+    ]
+    assert both["usage"]["prompt_tokens"] == sum(alone)
+
+
+@pytest.mark.parametrize("prompt", [[1 << 30], [], [[]], [1, "a"], ["a"] * 200])
+def test_a_prompt_that_cannot_be_is_refused(ask: Ask, prompt: object) -> None:
+    status, said, _ = ask("/v1/completions", prompt=prompt, max_tokens=3)
+    assert (status, said["error"]["param"]) == (400, "prompt"), said
 
 
 @given(TOKENS, TOKENS)

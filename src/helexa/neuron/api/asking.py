@@ -62,7 +62,7 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     fields = _raw.decode(body) if facts.fields or path == _TOKENIZE else {}
     ignored = [name for name in fields if facts.fields and not _known(name, facts)]
     must_call = isinstance(asked, shapes.Request) and facts.calls_by_schema and bool(asked.tools) and _must_call(asked)
-    edits = _respelled(path, fields, facts) | _thinking(fields, facts, at_all=not must_call)
+    edits = _respelled(path, fields, facts) | _stops(asked, facts) | _thinking(fields, facts, at_all=not must_call)
     if isinstance(asked, shapes.Request) and asked.tools and facts.calls_by_schema:
         changed, unheard = _call(asked, facts) if must_call else _choice(asked, facts)
         edits |= changed
@@ -96,9 +96,15 @@ def _totals(asked: shapes.Asked, facts: Facts) -> Totals | None:
     if not facts.counts_choices or not isinstance(asked, shapes.Generation):
         return None
     told = _tells_usage(asked)
-    if not told and (asked.n or 1) == 1:
+    if not told and (asked.n or 1) == 1 and _prompts(asked) == 1:
         return None
-    return Totals(asked=told, thinks=facts.reasoning)
+    return Totals(asked=told, thinks=facts.reasoning, prompts=_prompts(asked))
+
+
+def _prompts(asked: shapes.Generation) -> int:
+    """Completions may be asked for of several texts, or lists of tokens."""
+    given = asked.prompt if isinstance(asked, shapes.CompletionRequest) else ""
+    return len(given) if isinstance(given, list) and not all(isinstance(each, int) for each in given) else 1
 
 
 def _tells_usage(asked: shapes.Generation) -> bool:
@@ -148,6 +154,13 @@ def _only_whole(asked: shapes.Asked) -> bool:
 # ── Tokens and their probabilities ─────────────────────────────────────────────────────────────────────────────────
 
 
+def _stops(asked: shapes.Asked, facts: Facts) -> dict[str, msgspec.Raw]:
+    """Without the empty ones, at which llama.cpp stops before the first word."""
+    stop = asked.stop if isinstance(asked, shapes.Generation) and facts.fields else None
+    given = [stop] if isinstance(stop, str) else stop or []
+    return {} if all(given) else _fields({"stop": [each for each in given if each]})
+
+
 def _stop_ids(asked: shapes.Asked) -> frozenset[int]:
     return frozenset(asked.stop_token_ids or ()) if isinstance(asked, shapes.Generation) else frozenset()
 
@@ -159,7 +172,7 @@ def _stop_tokens(asked: shapes.Asked, facts: Facts) -> StopTokens | None:
     if isinstance(asked, shapes.Request) and asked.tools:
         return None
     shown = bool(asked.logprobs) if isinstance(asked, shapes.Request) else getattr(asked, "logprobs", None) is not None
-    return StopTokens(_stop_ids(asked), asked.n or 1, shown=shown, usage=_tells_usage(asked))
+    return StopTokens(_stop_ids(asked), (asked.n or 1) * _prompts(asked), shown=shown, usage=_tells_usage(asked))
 
 
 def _likelihoods(asked: shapes.Asked, facts: Facts, *, stopping: bool, calls: bool) -> dict[str, msgspec.Raw]:

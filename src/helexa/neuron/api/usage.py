@@ -19,12 +19,14 @@ _chunk = msgspec.json.Decoder(dict[str, Any])
 
 class Totals:
     """Takes a stream cut anywhere. Counts come once, for all choices together: as usage at its end where the client
-    `asked` for that, else beside the last word of the last choice. `thinks`: the model may."""
+    `asked` for that, else beside the last word of the last choice. `thinks`: the model may. Of several `prompts` each
+    has as many choices."""
 
-    def __init__(self, *, asked: bool, thinks: bool) -> None:
+    def __init__(self, *, asked: bool, thinks: bool, prompts: int = 1) -> None:
         self._asked, self._thinks = asked, thinks
         self._held = b""
-        self._thoughts = self._made = self._drafted = self._accepted = 0
+        self._prompts = prompts
+        self._thoughts = self._made = self._drafted = self._accepted = self._told = self._read = 0
         self._last: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -57,12 +59,16 @@ class Totals:
         return sse.encode(msgspec.json.encode(chunk)) if choices else b""
 
     def _total(self, usage: dict[str, Any]) -> dict[str, Any]:
+        self._told += 1
+        self._read += usage["prompt_tokens"]
+        read = self._read * self._prompts // self._told
         details = {"reasoning_tokens": self._thoughts}
         if self._drafted:
             details["accepted_prediction_tokens"] = self._accepted
             details["rejected_prediction_tokens"] = self._drafted - self._accepted
         return usage | {
+            "prompt_tokens": read,
             "completion_tokens": self._made,
-            "total_tokens": usage["prompt_tokens"] + self._made,
+            "total_tokens": read + self._made,
             "completion_tokens_details": details,
         }

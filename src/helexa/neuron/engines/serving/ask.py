@@ -15,6 +15,7 @@ from helexa.wire import openai_chat as shapes
 from helexa.wire.checks import check_chat, check_completions
 
 MOST_CHOICES: Final = 16
+MOST_ANSWERS: Final = 128
 
 _RAW: Final[msgspec.json.Decoder[dict[str, Any]]] = msgspec.json.Decoder(dict[str, Any])
 _HEARD: Final = frozenset((
@@ -50,12 +51,12 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A generation request of either dialect. `prompt` is for completions; `unheard` are the fields without effect
+    """A generation request of either dialect. `prompts` are for completions; `unheard` are the fields without effect
     here, to be named to the client; `called` that the answer must be a call."""
 
     sampling: Sampling
     messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    prompt: str | list[int] | None = None
+    prompts: tuple[str | list[int], ...] = ()
     tools: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     called: bool = False
     continued: bool = False
@@ -102,18 +103,21 @@ def read_chat(body: bytes, window: int) -> Ask:
 
 
 def read_completion(body: bytes) -> Ask:
-    """A `/v1/completions` body, of one prompt. Raises InvalidRequest that names the field."""
+    """A `/v1/completions` body. Raises InvalidRequest that names the field."""
     request = check_completions(body)
     raw = intake.read(_RAW, body)
     if request.max_tokens == 0:
         raise intake.refuse("max_tokens", "must be at least 1")
+    prompts, choices = _prompts(request.prompt), _choices(request.n)
+    if len(prompts) * choices > MOST_ANSWERS:
+        raise intake.refuse("prompt", f"at most {MOST_ANSWERS} answers a request")
     return Ask(
         sampling=_sampling(request, raw, None),
-        prompt=_prompt(request.prompt),
+        prompts=prompts,
         max_tokens=request.max_tokens,
         stops=_stops(request.stop),
         stop_tokens=frozenset(request.stop_token_ids or ()),
-        choices=_choices(request.n),
+        choices=choices,
         logprobs=request.logprobs is not None,
         stream=bool(request.stream),
         with_usage=bool(request.stream_options and request.stream_options.include_usage),
@@ -121,15 +125,19 @@ def read_completion(body: bytes) -> Ask:
     )
 
 
-def _prompt(prompt: object) -> str | list[int]:
-    if isinstance(prompt, list) and len(cast(list[Any], prompt)) == 1 and not isinstance(prompt[0], int):
-        prompt = cast(list[object], prompt)[0]
+def _prompts(prompt: object) -> tuple[str | list[int], ...]:
+    """A text or its tokens, or a list of such."""
     if isinstance(prompt, str):
-        return prompt
-    tokens = cast(list[Any], prompt)
-    if not all(isinstance(token, int) for token in tokens):
-        raise intake.refuse("prompt", "this engine takes one prompt a request")
-    return cast(list[int], tokens)
+        return (prompt,)
+    given = cast(list[Any], prompt)
+    prompts = (given,) if _are_tokens(given) else (*given,)
+    if not all(isinstance(each, str) or _are_tokens(each) for each in prompts):
+        raise intake.refuse("prompt", "must be a text or its tokens, or a list of such")
+    return prompts
+
+
+def _are_tokens(prompt: object) -> bool:
+    return isinstance(prompt, list) and all(isinstance(each, int) for each in cast(list[Any], prompt))
 
 
 def _unheard(raw: dict[str, Any]) -> tuple[str, ...]:

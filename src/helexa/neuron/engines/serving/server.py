@@ -146,12 +146,26 @@ class ModelServer:
         if ask.tools and not ask.called and not self._model.shows_tools:
             ask = replace(ask, unheard=(*ask.unheard, "tools"))
         tokens = self._model.words.encode(prompt, begin=False)
-        await self._answer(ask, tokens, reply, self._reading(ask, prompt), chat=True)
+        await self._answer(ask, [tokens], reply, self._reading(ask, prompt), chat=True)
 
     async def _complete(self, request: Request, reply: Reply) -> None:
         ask = read_completion(request.body)
-        tokens = self._model.words.encode(ask.prompt, begin=True) if isinstance(ask.prompt, str) else ask.prompt or []
-        await self._answer(ask, tokens, reply, lambda: Reading("", _call_id, stops=ask.stops), chat=False)
+        await self._answer(
+            ask,
+            [self._tokens(prompt) for prompt in ask.prompts],
+            reply,
+            lambda: Reading("", _call_id, stops=ask.stops),
+            chat=False,
+        )
+
+    def _tokens(self, prompt: str | list[int]) -> list[int]:
+        """Raises InvalidRequest for a token that there is not."""
+        if isinstance(prompt, str):
+            return self._model.words.encode(prompt, begin=True)
+        known = len(self._model.words.pieces)
+        if unknown := [token for token in prompt if not 0 <= token < known]:
+            raise intake.refuse("prompt", f"there is no token {unknown[0]}; the vocabulary has {known}")
+        return prompt
 
     def _reading(self, ask: Ask, prompt: str) -> Callable[[], Reading]:
         """How the answer is read: a call alone where one was demanded, else as the model's template shows."""
@@ -163,11 +177,11 @@ class ModelServer:
         return lambda: Reading(family, _call_id, thinking=thinking, stops=ask.stops)
 
     async def _answer(
-        self, ask: Ask, prompt: list[int], reply: Reply, reading: Callable[[], Reading], *, chat: bool
+        self, ask: Ask, prompts: list[list[int]], reply: Reply, reading: Callable[[], Reading], *, chat: bool
     ) -> None:
-        room = self._model.context - len(prompt)
-        if room < 1 or not prompt:
-            raise _does_not_fit(len(prompt), self._model.context)
+        for prompt in prompts:
+            if not 0 < len(prompt) < self._model.context:
+                raise _does_not_fit(len(prompt), self._model.context)
         answer = bodies.Answer(fresh("chatcmpl-" if chat else "cmpl-"), self._model.name, int(time.time()), chat=chat)
         write = reply.write if ask.stream else None
         pieces = self._model.words.pieces
@@ -177,11 +191,13 @@ class ModelServer:
                     index, answer, reading(), pieces, logprobs=ask.logprobs, stop_tokens=ask.stop_tokens, write=write
                 )
             )
-            for index in range(ask.choices)
+            for index in range(len(prompts) * ask.choices)
         ]
         headers = _headers(ask)
         try:
             for index, each in enumerate(made):
+                prompt = prompts[index // ask.choices]
+                room = self._model.context - len(prompt)
                 each.running = self._model.steps.start(
                     prompt, min(ask.max_tokens or room, room), _seeded(ask.sampling, index), each
                 )
@@ -193,13 +209,13 @@ class ModelServer:
             for each in made:
                 await each.ended
                 if ask.stream:
-                    reply.write(each.choice.last_frame(timings=bodies.timings(_usage(made, prompt))))
+                    reply.write(each.choice.last_frame(timings=bodies.timings(_usage(made, prompts))))
         finally:
             for each in made:
                 if each.running is not None and not each.ended.done():
                     each.running.stop()
                 each.ended.cancel()
-        _finish(ask, answer, made, _usage(made, prompt), reply, headers)
+        _finish(ask, answer, made, _usage(made, prompts), reply, headers)
 
     async def _tokenize(self, request: Request, reply: Reply) -> None:
         body = intake.read(_TOKENIZE, request.body)
@@ -246,10 +262,13 @@ def _finish(
     reply.finish()
 
 
-def _usage(made: Sequence[Strand], prompt: Sequence[int]) -> dict[str, Any]:
-    cached = made[0].running.cached if made[0].running is not None else 0
+def _usage(made: Sequence[Strand], prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Each prompt once, however many choices there are of it."""
+    firsts = made[:: len(made) // len(prompts)]
+    cached = sum(each.running.cached for each in firsts if each.running is not None)
     tokens = sum(each.choice.tokens for each in made)
-    return bodies.usage(len(prompt), tokens, cached, sum(each.choice.thought_tokens for each in made))
+    size = sum(len(prompt) for prompt in prompts)
+    return bodies.usage(size, tokens, cached, sum(each.choice.thought_tokens for each in made))
 
 
 def _seeded(sampling: Sampling, index: int) -> Sampling:
