@@ -255,7 +255,7 @@ def _runtime_bytes(shape: ModelShape, settings: Settings, device_kind: str) -> i
     The first three are measured (SmolLM2 and Gemma 3, 49,152 and 262,144 tokens), the last is what CUDA 12 and 13 take.
     """
     driver = 0 if device_kind == "cpu" else 400 * MIB
-    return 19 * MIB + driver + shape.vocabulary * (220 + CANDIDATE_BYTES * settings.slots)
+    return 22 * MIB + driver + shape.vocabulary * (160 + CANDIDATE_BYTES * settings.slots)
 
 
 def gguf_shape(header: Header, *, weight_bytes: int | None = None) -> ModelShape:
