@@ -38,6 +38,15 @@ def test_an_abandoned_folder_is_removed_and_a_living_one_is_not(tmp_path: Path) 
         assert not abandoned.exists()
 
 
+def test_a_folder_with_too_long_a_path_for_sockets_is_refused_at_start(tmp_path: Path) -> None:
+    """Every load failed in it, and none could say why."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    with pytest.raises(ConfigError, match="TMPDIR to a shorter folder"), socket_folder({"XDG_RUNTIME_DIR": str(deep)}):
+        pass
+    assert list(deep.iterdir()) == []
+
+
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service without $HOME once could not download anything, and nobody was told why."""
 

@@ -187,3 +187,13 @@ async def test_a_file_that_went_away_after_the_plan_is_refused(tmp_path: Path) -
 async def test_a_missing_engine_is_refused_before_the_source_is_looked_at(hub: MockHub, tmp_path: Path) -> None:
     found = await refusal(library(tmp_path, hub), ModelSpec(model_id="lab:org/name", harness="ollama"))
     assert (found.fields["kind"], hub.seen) == ("engine_missing", [])
+
+
+async def test_a_model_cache_that_cannot_be_written_to_is_a_refusal_that_says_so(hub: MockHub, tmp_path: Path) -> None:
+    hub.add("org/name", {"m-Q4_K_M.gguf": tiny_llama()})
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    shelf = library(tmp_path, hub)
+    with pytest.raises(Refused, match="let this user read and write there") as caught:
+        await shelf.fetch(await shelf.plan(ModelSpec(model_id="lab:org/name", quant="Q4_K_M"), [CPU]), silent)
+    assert (caught.value.fields["kind"], caught.value.fields["transient"]) == ("repo_fetch_failed", False)
+    assert str(tmp_path / "cache") in str(caught.value.fields["cause"])

@@ -11,9 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from helexa.base.config import under_home
+from helexa.base.errors import ConfigError
 
 PREFIX = "helexa-neuron-"
 _LOCK = "lock"
+LONGEST_SOCKET = 107
+"""Bytes that the kernel allows a socket's path."""
 
 
 def state_folder(environ: Mapping[str, str], state_dir: str | None) -> Path:
@@ -26,10 +29,13 @@ def state_folder(environ: Mapping[str, str], state_dir: str | None) -> Path:
 
 @contextmanager
 def socket_folder(environ: Mapping[str, str]) -> Generator[Path]:
-    """A private folder with a short path: a socket's may have 107 bytes."""
+    """A private folder with a short path. Raises ConfigError where there is none."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     base = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
     with private_folder(base) as folder:
+        if len(os.fsencode(folder / "1234567.sock")) > LONGEST_SOCKET:
+            problem = "is too long for the path of a socket; set XDG_RUNTIME_DIR or TMPDIR to a shorter folder"
+            raise ConfigError(path=base, problem=problem)
         yield folder
 
 

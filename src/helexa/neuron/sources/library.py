@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,8 +86,9 @@ class Library:
         if wants_no_weights(spec, harnesses):
             selection = _or_raise(select(spec, None, devices, harnesses, self._defaults))
             return _or_raise(settle(selection, None, devices, None))
-        selection, source = await self._selected(spec, devices, harnesses)
-        shape = await shape_of(source, selection)
+        with _foreseen(spec.model_id):
+            selection, source = await self._selected(spec, devices, harnesses)
+            shape = await shape_of(source, selection)
         disk_free = await asyncio.to_thread(free_bytes, source.home)
         return _or_raise(settle(selection, shape, devices, disk_free, self._measurements()))
 
@@ -99,7 +101,8 @@ class Library:
         full = disk_full(plan.model_id, plan.download_bytes, await asyncio.to_thread(free_bytes, source.home))
         if full is not None:
             raise full
-        paths = await source.fetch(plan.source, plan.files, plan.model_id, report)
+        with _foreseen(plan.model_id):
+            paths = await source.fetch(plan.source, plan.files, plan.model_id, report)
         return tuple(str(path.absolute()) for path in paths)
 
     async def _selected(
@@ -189,6 +192,19 @@ def _hub(scheme: str, entry: SourceEntry, environ: Mapping[str, str], root: Path
 
 def _folder(entry: SourceEntry) -> Path | None:
     return under_home(entry.cache_dir) if entry.cache_dir else None
+
+
+@contextmanager
+def _foreseen(model_id: str) -> Generator[None]:
+    """A file or folder that this user may not read or write is a refusal like any other of a source."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        cause = f"{error.filename}: {error.strerror}"
+        hint = "let this user read and write there, or name another place: HELEXA_CACHE, state_dir in neuron.toml"
+        raise fetch_failed(model_id, cause, transient=False, suggestion=hint) from error
 
 
 def _unheard(stage: str, progress: float | None) -> None:
