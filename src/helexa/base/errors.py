@@ -103,7 +103,7 @@ class Refused(HelexaError):
 
 
 class UpstreamFailed(HelexaError):
-    """The node `{node}` failed while it answered: {reason}."""
+    """The node `{node}` failed while it answered: {reason}"""
 
     code: ClassVar[str] = "upstream_error"
     status: ClassVar[int] = 502
