@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 from stream import body
 
 from helexa.http1.client import ConnectFailed, Origin
@@ -162,6 +163,13 @@ class Chain:
     @property
     def neuron_url(self) -> str:
         return self.fleet.neurons["local"].url
+
+    @property
+    def engine(self) -> Origin:
+        """The socket of the worker itself, without neuron and gateway: what this client alone costs."""
+        (worker,) = psutil.Process(self.fleet.neurons["local"].pid).children(recursive=True)
+        path = next(each.laddr for each in worker.net_connections("unix") if str(each.laddr).endswith(".sock"))
+        return Origin(unix_path=str(path), idle_timeout_s=4.0)
 
     async def chosen(self) -> str:
         """The engine that serves, and why."""
