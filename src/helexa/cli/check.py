@@ -12,7 +12,7 @@ from helexa.cli.link import AsJson
 from helexa.cli.say import as_json
 
 
-def check(*, config: Annotated[Path | None, Parameter(name=("--config", "-c"))] = None, json: AsJson = False) -> None:
+def check(config: Annotated[Path | None, Parameter(name=("--config", "-c"))] = None, *, json: AsJson = False) -> None:
     """Read cortex.toml and the models.toml it names, as `cortex serve` would, and say what they hold.
 
     Parameters

@@ -1,0 +1,24 @@
+"""`cortex config check`: the file where a user would name it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helexa.cli import cortex
+
+from .run import run
+
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "cortex.toml")
+
+
+@pytest.mark.parametrize("words", [[EXAMPLE], ["--config", EXAMPLE], ["-c", EXAMPLE, "--json"]])
+def test_a_good_file_is_told_of_however_it_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cortex.main, "config", "check", *words) == 0
+    assert "neurons" in capsys.readouterr().out
+
+
+def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cortex.main, "config", "check", "nosuch.toml") == 1
+    assert "nosuch.toml: cannot be read" in capsys.readouterr().err
