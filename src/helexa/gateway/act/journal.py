@@ -1,4 +1,4 @@
-"""What was decided, and why: the last few thousand requests, to be asked for by their `x-cortex-decision`."""
+"""What was decided, and why: of the last requests, to be asked for by their `x-cortex-decision`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from helexa.gateway.meter import Journey
 from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload
 
 KEPT = 4096
+"""Requests that the planner was asked about."""
+RECENT = 1024
+"""Those that found their model warm: fewer, because each is memory and there is little to tell of one."""
 
 
 class Entry:
@@ -43,7 +46,7 @@ class Journal:
         self._clock = clock
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._open: dict[int, Entry] = {}
-        self._recent: deque[Journey] = deque(maxlen=KEPT)
+        self._recent: deque[Journey] = deque(maxlen=RECENT)
         self.note = self._recent.append
         """To be told of each request as it begins: most are seated at once, and no more is to be said of them."""
 
