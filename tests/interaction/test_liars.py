@@ -75,6 +75,7 @@ async def den(tmp_path: Path) -> AsyncIterator[Den]:
         assert "Traceback" not in log, log[log.index("Traceback") :][:3000]
 
 
+@pytest.mark.slow
 async def test_nonsense_makes_a_node_unhealthy_with_a_reason_until_it_makes_sense_again(den: Den) -> None:
     for what, (path, fault) in NONSENSE.items():
         den.liar.fault(path, fault)
@@ -125,6 +126,7 @@ async def test_a_node_that_tells_nonsense_of_itself_is_not_used(den: Den) -> Non
     await den.all_is_well()
 
 
+@pytest.mark.slow
 async def test_events_that_are_none_do_not_disturb(den: Den) -> None:
     for fault in (Says(body=b"data: {\n\n", content_type="text/event-stream"), Endless(), Says(status=500), Ends()):
         den.liar.fault("/events", fault, times=2)
