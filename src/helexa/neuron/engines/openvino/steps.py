@@ -2,7 +2,7 @@
 
 `step` keeps the interpreter's lock for as long as it computes, so a second Python thread beside it would gain nothing
 and wait for up to a step at every turn: the loop that serves is the loop that steps. After each step the tokens go
-straight to their sinks, and one turn of the event loop takes in what has arrived: requests, clients that left.
+straight to their sinks, and some turns of the event loop take in what has arrived: requests, clients that left.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from helexa.neuron.engines.serving.ask import Sampling
 from helexa.neuron.engines.serving.server import Sink, Steps, overloaded
 
 BROKEN_EXIT = 71
+TURNS = 6
+"""Of the event loop between two steps: it takes four from the end of a client's connection to that of its sequence."""
 
 
 class Made:
@@ -72,7 +74,8 @@ class StepLoop:
                 self._pipeline.step()
                 for number, sequence in [*self._running.items()]:
                     self._tell(number, sequence)
-                await asyncio.sleep(0)
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
         except Exception:  # noqa: BLE001 - the pipeline cannot be used again, and with it this process
             _give_up()
 

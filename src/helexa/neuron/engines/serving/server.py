@@ -212,7 +212,8 @@ class ModelServer:
                     reply.write(each.choice.last_frame(timings=bodies.timings(_usage(made, prompts))))
         finally:
             for each in made:
-                if each.running is not None and not each.ended.done():
+                # Who leaves while it is awaited cancels it, and then it is over for us and not for the engine.
+                if each.running is not None and (each.ended.cancelled() or not each.ended.done()):
                     each.running.stop()
                 each.ended.cancel()
         _finish(ask, answer, made, _usage(made, prompts), reply, headers)
