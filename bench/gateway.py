@@ -13,7 +13,6 @@ import os
 import platform
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ import report
 from processes import Process, machine_busy_s, wait_until
 from targets import BUILD, COMMANDS, Missing, Place, Target, started
 from upstream import LEAVERS, Mock, leave
+
+from helexa.testing.fleet import is_free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,20 +203,10 @@ def _free_ports(count: int) -> list[int]:
     found: list[int] = []
     candidate = 18100
     while len(found) < count:
-        if _is_free(candidate) and _is_free(candidate + 100):
+        if is_free(candidate) and is_free(candidate + 100):
             found.append(candidate)
         candidate += 1
     return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _cores() -> tuple[int, int]:
@@ -277,7 +268,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> bool:
     mock_port, *ports = _free_ports(len(names) + 1)
     place = Place(upstream=mock_port, scratch=scratch, cpu=gateway_cpu)
     with Process([str(BUILD / "mock"), str(mock_port)], cpu=load_cpu, log=scratch / "mock.log") as process:
-        if not wait_until(lambda: not _is_free(mock_port), 5.0):
+        if not wait_until(lambda: not is_free(mock_port), 5.0):
             raise Missing(f"the mock does not listen: {process.tail()}")
         mock = Mock(mock_port)
         bench = Bench(options, mock, process, scratch, load_cpu)

@@ -108,14 +108,13 @@ def _row(level: Level) -> list[str]:
     return [
         str(level.streams),
         f"{level.tokens_per_s:.1f}",
-        *(
-            "-" if value is None else form.format(value)
-            for form, value in (
-                ("{:.1f}", level.tokens_per_s_each),
-                ("{:.3f} s", level.ttft_median_s),
-                ("{:.3f} s", level.ttft_worst_s),
-            )
-        ),
+        _shown(level.tokens_per_s_each, "{:.1f}"),
+        _shown(level.ttft_median_s, "{:.3f} s"),
+        _shown(level.ttft_worst_s, "{:.3f} s"),
         str(level.tokens),
         str(level.prompt_tokens),
     ]
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

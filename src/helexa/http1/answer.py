@@ -31,11 +31,8 @@ class ConnectFailed(UpstreamError):
     status: ClassVar[int] = 503
 
 
-class OutOfDescriptors(UpstreamError):
+class OutOfDescriptors(ConnectFailed):
     """No more connections may be opened here: {reason}. Raise `ulimit -n`, or LimitNOFILE= of a systemd unit."""
-
-    code: ClassVar[str] = "overloaded"
-    status: ClassVar[int] = 503
 
 
 class UpstreamTimeout(UpstreamError):

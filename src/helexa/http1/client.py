@@ -347,7 +347,7 @@ class Origin:
     ) -> Answer:
         """Ask, and return when the head of the answer is here.
 
-        Raises ConnectFailed, OutOfDescriptors, UpstreamTimeout, UpstreamBroken.
+        Raises ConnectFailed (of it OutOfDescriptors), UpstreamTimeout, UpstreamBroken.
 
         With `retry`, a kept connection that turns out to be closed is replaced by a fresh one, once.
         """

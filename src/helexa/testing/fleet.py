@@ -82,12 +82,13 @@ def _own_ports() -> Iterator[int]:
 
 def _free_ports(guard: socket.socket, block: range) -> Iterator[int]:
     with guard:
-        while any(map(_is_free, block)):
-            yield from filter(_is_free, block)
+        while any(map(is_free, block)):
+            yield from filter(is_free, block)
     raise NoPorts(first=block.start, last=block.stop - 1)
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -52,7 +52,7 @@ class Counting:
         if isinstance(self._keeper.status(asked.model.model_id), life.Loaded):
             async with self._keeper.seat(asked.model.model_id, queued=False) as seat:
                 sees = "vision" in seat.facts.capabilities and any(bounds.images(chat))
-                return Counted(tokens=await (_count_seen if sees else _count)(seat.socket, request))
+                return Counted(tokens=await _count(seat.socket, request, sees=sees))
         try:
             async with self._vocabularies.open(asked.model) as socket:
                 return Counted(tokens=await _count(socket, request))
@@ -60,21 +60,15 @@ class Counting:
             raise BadAnswer(f"the vocabulary cannot be served: {error.message}") from error
 
 
-async def _count(socket: str, request: bytes) -> int:
+async def _count(socket: str, request: bytes, *, sees: bool = False) -> int:
+    """`sees`: with its images, each as many tokens as the model's projector makes of it."""
     origin = Origin(unix_path=socket)
     try:
+        if sees:
+            return (await _post(origin, b"/v1/chat/completions/input_tokens", request, _Seen)).input_tokens
         prompt = await _post(origin, b"/apply-template", request, _Prompt)
         asked = {"content": prompt.prompt, "add_special": True, "parse_special": True}
         return len((await _post(origin, b"/tokenize", msgspec.json.encode(asked), _Tokens)).tokens)
-    finally:
-        await origin.aclose()
-
-
-async def _count_seen(socket: str, request: bytes) -> int:
-    """With its images, each as many tokens as the model's projector makes of it."""
-    origin = Origin(unix_path=socket)
-    try:
-        return (await _post(origin, b"/v1/chat/completions/input_tokens", request, _Seen)).input_tokens
     finally:
         await origin.aclose()
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
-from helexa.http1.client import Answer, ConnectFailed, Origin, UpstreamError
+from helexa.http1.client import Answer, ConnectFailed, Origin, OutOfDescriptors, UpstreamError
 from helexa.http1.message import Header, Request
 from helexa.http1.server import Reply
 from helexa.neuron.api import answers, asking, coax
@@ -76,6 +76,8 @@ class Relay:
                 raise
             task.uncancel()
             sink.fail(seat.cut_for)
+        except OutOfDescriptors as error:
+            sink.fail(Unavailable(error.message, retry_after=1.0))
         except ConnectFailed:  # its worker has just ended, and nothing of this request was done
             sink.fail(Unavailable(model=seat.model_id, reason="its worker has ended", retry_after=2.0))
         except UpstreamError as error:
