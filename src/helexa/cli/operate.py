@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from helexa.base.units import human_mib, human_seconds
 from helexa.cli.link import AsJson, Endpoint, call
-from helexa.cli.say import as_json, fail
+from helexa.cli.say import as_json, fail, stage
 
 Node = Annotated[str | None, Parameter(name=("--node", "-n"))]
 
@@ -46,18 +46,12 @@ def _follow(model: str, endpoint: str | None, timeout_s: float) -> dict[str, Any
             return found
         if found["status"] in ("failed", "infeasible"):
             fail(f"{model}: {found.get('reason', found['status'])}")
-        line = _stage(found)
+        line = f"{found['id']}: {stage(found['loading']) if found.get('loading') else found['status']}"
         if line != shown:
             print(line, file=sys.stderr, flush=True)
             shown = line
         time.sleep(0.2)
     return fail(f"{model} is not loaded after {timeout_s:.0f} s; it goes on loading: cortex status --watch")
-
-
-def _stage(found: dict[str, Any]) -> str:
-    loading: dict[str, Any] = found.get("loading") or {}
-    part = f" {loading['progress']:.0%}" if loading.get("progress") is not None else ""
-    return f"{found['id']}: {loading.get('stage', found['status'])}{part}"
 
 
 def _entry(model: str, endpoint: str | None) -> dict[str, Any]:

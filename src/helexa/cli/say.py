@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -62,6 +62,12 @@ def fail(message: str, status: int = 1) -> NoReturn:
 
 def as_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def stage(loading: dict[str, Any]) -> str:
+    """Where a load stands, from its `loading` object: `load 40%`, `queued behind the load of org/b`."""
+    part = f" {loading['progress']:.0%}" if loading.get("progress") is not None else ""
+    return f"{loading['stage']}{part}" + (f" behind {loading['behind']}" if loading.get("behind") else "")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from helexa.base.units import human_mib, human_seconds
 from helexa.cli.link import AsJson, Endpoint, NoGateway, call
-from helexa.cli.say import as_json, rich_table, table
+from helexa.cli.say import as_json, rich_table, stage, table
 
 NODE_COLUMNS = ("NODE", "STATE", "DEVICE", "FREE", "TOTAL")
 MODEL_COLUMNS = ("MODEL", "STATUS", "ON", "NOTE")
@@ -88,8 +88,7 @@ def _where(place: dict[str, Any]) -> str:
 
 def _note(model: dict[str, Any]) -> str:
     if loading := model.get("loading"):
-        part = f" {loading['progress']:.0%}" if loading.get("progress") is not None else ""
-        return f"{loading['stage']}{part}"
+        return stage(loading)
     if model.get("reason"):
         return str(model["reason"])
     if alias := model.get("alias_of"):

@@ -255,10 +255,6 @@ def _loading(fleet: Fleet, model: str) -> dict[str, object]:
     """What can be said of a load that a client waited for too long."""
     for place in fleet.places.get(model, {}).values():
         if place.status in (Status.LOADING, Status.RECOVERING):
-            found = place.loading
-            shown: dict[str, object] = {"state": str(place.status), "node": place.node}
-            if found is not None:
-                shown |= {"stage": found.stage, "progress": found.progress}
-                shown |= {"eta_s": found.eta_s} if found.eta_s is not None else {}
-            return shown
+            stands = place.loading.told() if place.loading is not None else {}
+            return {"state": str(place.status), "node": place.node, **stands}
     return {"state": "waiting"}

@@ -135,11 +135,13 @@ class Health(Lean):
 
 
 class LoadingState(Lean):
-    """Where a load stands. `progress` is 0..1 within the stage, or None while unknown; `eta_s` only when known."""
+    """Where a load stands. `progress` is 0..1 within the stage, or None while unknown; `eta_s` only when known.
+    `behind`: what its device is busy with first while it is `queued`, such as "the load of org/b"."""
 
     stage: str = "queued"
     progress: float | None = None
     eta_s: float | None = None
+    behind: str | None = None
 
 
 class Servable(Lean):

@@ -7,7 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from helexa.testing.fleet import eventually
+from helexa.testing.fleet import ask, eventually
+from helexa.testing.neuron import CHAT
+from helexa.wire import control
 
 from .conftest import COLD, WARM, Edge
 
@@ -58,3 +60,26 @@ async def test_a_dry_run_of_what_would_be_refused_is_refused(
     answer = await dry_run(edge, **asked)
     assert answer.status_code == status
     assert told in answer.json()["error"]["message"]
+
+
+async def test_a_load_that_is_queued_on_its_device_says_behind_what_wherever_it_is_shown(edge: Edge) -> None:
+    edge.neuron.models[COLD].load_s = 60.0
+    stands = control.LoadingState(stage="queued", behind=f"the load of {WARM}")
+    shown = {"stage": "queued", "progress": None, "behind": f"the load of {WARM}"}
+    async with edge.http.stream("POST", CHAT, json=ask(COLD, stream=True)) as waiting:
+        await edge.neuron.until(lambda: bool(edge.neuron.asked("/models/load")))
+        edge.neuron.tell(control.Event(kind="model", model=control.Model(id=COLD, status="loading", loading=stands)))
+
+        async def told() -> bool:
+            return (await edge.http.get(f"/v1/models/{COLD}")).json().get("loading") == shown
+
+        await eventually(told, "the catalogue shows it")
+        decision = (await edge.http.get(f"/cortex/v1/decisions/{waiting.headers['x-cortex-decision']}")).json()
+
+    async def nobody_waits() -> bool:
+        return not edge.cortex.fleet.waiting
+
+    await eventually(nobody_waits, "the first has left the queue")
+    refused = await edge.http.post(CHAT, json=ask(COLD))
+    assert f"its load on n1 is queued behind the load of {WARM}" in [one["what"] for one in decision["actions"]]
+    assert refused.json()["error"]["details"]["loading"] == {"state": "loading", "node": "n1", **shown}

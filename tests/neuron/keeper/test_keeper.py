@@ -21,7 +21,7 @@ from helexa.neuron.core.plan import DeviceState
 from helexa.neuron.device.pool import Pool, Seat
 from helexa.neuron.harness import DeviceRef
 from helexa.neuron.keeper import Host, Keeper
-from helexa.wire.control import ModelSpec
+from helexa.wire.control import LoadingState, ModelSpec
 from tests.neuron.helpers import ECHO, PATIENCE_S, HastyClock, Preparation, is_socket, until
 
 
@@ -155,6 +155,19 @@ async def test_a_model_that_is_loaded_answers_at_once(house: House) -> None:
     await house.load("m")
     assert house.keeper.load(spec("m")).state == "loaded"
     assert house.preparation.plans == 1
+
+
+async def test_a_load_that_waits_for_its_device_says_what_it_waits_for(house: House) -> None:
+    house.keeper.load(spec("first", fail="hang:load"))
+    house.keeper.load(spec("second"))
+
+    def stands() -> LoadingState | None:
+        return next((row.loading for row in house.keeper.models() if row.id == "second"), None)
+
+    await until(lambda: (found := stands()) is not None and found.stage == "queued" and found.behind is not None)
+    found = stands()
+    assert found is not None
+    assert found.behind == "the load of first"
 
 
 async def test_concurrent_loads_cannot_be_promised_the_same_memory(house: House) -> None:

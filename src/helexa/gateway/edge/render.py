@@ -90,7 +90,7 @@ def place(one: Place, now: float) -> dict[str, Any]:
         "pinned": one.pinned,
         "for_s": round(max(0.0, now - one.since), 1),
         "idle_s": round(max(0.0, now - one.last_used), 1) if not one.in_flight else 0.0,
-        "loading": {"stage": one.loading.stage, "progress": one.loading.progress} if one.loading else None,
+        "loading": one.loading.told() if one.loading else None,
         "reason": one.reason,
     }
 

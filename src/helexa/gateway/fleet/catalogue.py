@@ -152,8 +152,7 @@ def _reason(status: str, verdicts: list[Verdict], places: list[Place]) -> dict[s
 def _loading(places: list[Place]) -> dict[str, Any]:
     for place in places:
         if place.status in (Status.LOADING, Status.RECOVERING) and place.loading is not None:
-            found = place.loading
-            return {"loading": {"stage": found.stage, "progress": found.progress, "eta_s": found.eta_s}}
+            return {"loading": place.loading.told()}
     return {}
 
 

@@ -424,7 +424,9 @@ def _status(text: str) -> Status:
 
 
 def _loading(state: control.LoadingState | None) -> Loading | None:
-    return Loading(stage=state.stage, progress=state.progress, eta_s=state.eta_s) if state else None
+    if state is None:
+        return None
+    return Loading(stage=state.stage, progress=state.progress, eta_s=state.eta_s, behind=state.behind)
 
 
 def _shares(fleet: Fleet, model: control.Model, node: str) -> dict[int, int]:

@@ -44,6 +44,13 @@ class Loading(Value, frozen=True):
     stage: str = "queued"
     progress: float | None = None
     eta_s: float | None = None
+    behind: str | None = None
+    """What its device is busy with first, while it is queued."""
+
+    def told(self) -> dict[str, Any]:
+        """As every answer shows it. What is not known is left out."""
+        known = {"eta_s": self.eta_s, "behind": self.behind}
+        return {"stage": self.stage, "progress": self.progress} | {k: v for k, v in known.items() if v is not None}
 
 
 class Place(Value, frozen=True):

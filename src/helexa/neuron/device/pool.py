@@ -31,6 +31,8 @@ FAILED_S = 60.0
 """... for so long; then it is tried again."""
 WATCH_S = 5.0
 SHORT_JOB_S = 60.0
+QUEUED = "queued"
+"""The stage of a load whose device is busy with another job."""
 """Unload, Prepare and Memory take moments; one that takes this long is stuck."""
 KEPT_EXIT_LINES = 8
 
@@ -181,6 +183,17 @@ class Pool:
         """Models that this worker has loaded and unloaded again: each may leave the device's memory in more pieces."""
         return self._posts[device].cycles
 
+    def ahead_of(self, device: int, model_id: str) -> str | None:
+        """What the device's worker is busy with before it comes to this model; None when there is nothing."""
+        process = self._posts[device].process
+        match process.job if process is not None else None:
+            case jobs.Load(order=order) if order.model_id != model_id:
+                return f"the load of {order.model_id}"
+            case jobs.Unload() as job:
+                return f"the unload of {job.model_id}"
+            case _:
+                return None
+
     def suspicion(self, device: int) -> str:
         """The fault for which the device is in quarantine; empty when it is not."""
         return self._posts[device].suspicion
@@ -193,6 +206,8 @@ class Pool:
         """Load a model on a device. A load that does not move for `limit_s` is stuck, and costs the worker.
 
         Raises JobFailed, WorkerLost or Unavailable (poisoned, failed)."""
+        if self._posts[device].turn.locked():
+            report(QUEUED, None)
         done = await self._ask(device, lambda id: jobs.Load(id=id, engine=engine, order=order), limit_s, report)
         assert done.facts is not None
         return done.facts

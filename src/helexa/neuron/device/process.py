@@ -68,6 +68,7 @@ class WorkerProcess:
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._marks: dict[int, asyncio.Event] = {}
         self._waiting: dict[int, asyncio.Future[jobs.Reply]] = {}
+        self._jobs: dict[int, jobs.Job] = {}
         self._reports: dict[int, Report] = {}
         self._next_id = 1
         self._hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -106,6 +107,11 @@ class WorkerProcess:
         """The last lines that the worker wrote."""
         return tuple(self._lines)
 
+    @property
+    def job(self) -> jobs.Job | None:
+        """What it is doing now; None while it waits for a job."""
+        return next(iter(self._jobs.values()), None)
+
     async def ask(self, make: Callable[[int], jobs.Job], report: Report | None = None) -> jobs.Done:
         """Send the job that `make(id)` builds and await its one reply. `report` hears of its progress.
 
@@ -114,17 +120,18 @@ class WorkerProcess:
         if self.ended.is_set() or self._writer is None:
             raise self._lost()
         job_id, self._next_id = self._next_id, self._next_id + 1
+        job = self._jobs[job_id] = make(job_id)
         waiting = asyncio.get_running_loop().create_future()
         self._waiting[job_id] = waiting
         if report is not None:
             self._reports[job_id] = report
         before = len(self._lines) and self._lines[-1]
         try:
-            self._writer.write(jobs.frame(make(job_id)))
+            self._writer.write(jobs.frame(job))
             reply = await waiting
         finally:
-            self._waiting.pop(job_id, None)
-            self._reports.pop(job_id, None)
+            for kept in (self._jobs, self._waiting, self._reports):
+                kept.pop(job_id, None)
         if isinstance(reply, jobs.Broke):
             raise await self._failed(reply, str(before))
         return reply

@@ -21,7 +21,7 @@ from helexa.neuron.core.admission import Gate
 from helexa.neuron.core.ledger import Ledger
 from helexa.neuron.core.measured import circumstances
 from helexa.neuron.core.plan import DeviceState, LoadPlan, Share, Warmth
-from helexa.neuron.device.pool import Dead, Lost, News, Poisoned, Pool, Ready
+from helexa.neuron.device.pool import QUEUED, Dead, Lost, News, Poisoned, Pool, Ready
 from helexa.neuron.device.process import JobFailed
 from helexa.neuron.harness import DeviceRef, Facts, LoadOrder, Report
 from helexa.neuron.keeper import probe, views, words
@@ -531,7 +531,10 @@ class Keeper:
             self.feed.publish(Event(kind="model", boot_id=self._host.boot_id, model_id=entry.model_id, model=row))
 
     def _view(self, entry: Entry) -> Model | None:
-        return entry.view(held_mb=self._ledger.of(entry.model_id), now=self._clock.now())
+        view = entry.view(held_mb=self._ledger.of(entry.model_id), now=self._clock.now())
+        if view is not None and view.loading is not None and view.loading.stage == QUEUED and entry.devices:
+            view.loading.behind = self._pool.ahead_of(entry.devices[0], entry.model_id)
+        return view
 
     def _known(self, model_id: str) -> Entry:
         entry = self._entries.get(canonical(model_id))
