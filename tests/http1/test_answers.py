@@ -394,6 +394,47 @@ async def test_a_client_that_never_reads_again_is_broken_off(serve):
     assert not hose.finished.is_set()
 
 
+def answering_at_once(request, reply) -> None:
+    reply.send(200, [], b"x" * 100_000)
+
+
+async def answering_in_a_task(request, reply) -> None:
+    await asyncio.sleep(0)
+    answering_at_once(request, reply)
+
+
+@pytest.mark.parametrize("handler", [answering_at_once, answering_in_a_task])
+async def test_a_client_that_asks_ahead_and_does_not_read_is_answered_as_it_reads(serve, handler):
+    unsent: list[int] = []
+
+    def counting(request, reply):
+        unsent.append(reply._conn._transport.get_write_buffer_size())
+        return handler(request, reply)
+
+    served = await serve(counting, max_pipelined_bytes=1000)
+    async with await served.dial() as wire:
+        wire.writer.transport.pause_reading()
+        wire.writer.write(GET * 300)
+        await eventually(lambda: any(conn.congested for conn in served.server._connections))
+        wire.writer.write(GET * 20_000)
+        (conn,) = served.server._connections
+        await eventually(lambda: not conn._reading)
+        assert len(conn._input) < 600_000
+        wire.writer.transport.resume_reading()
+        for _ in range(300):
+            assert len((await wire.answer()).body) == 100_000
+        assert max(unsent) <= conn._server.limits.write_high_bytes
+
+
+async def test_a_client_that_asks_ahead_and_never_reads_is_broken_off(serve):
+    served = await serve(answering_at_once, stall_timeout_s=0.05, keepalive_timeout_s=0.05)
+    async with await served.dial() as wire:
+        wire.writer.transport.pause_reading()
+        wire.writer.write(GET * 1000)
+        await eventually(lambda: any(conn.congested for conn in served.server._connections))
+        await eventually(lambda: not served.server._connections)
+
+
 # -- the end of the server
 
 

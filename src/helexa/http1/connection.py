@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
                 self.break_off()
             return
         self._input = self._input + data if self._input else data
-        if self._reply is None:
+        if self._reply is None and not self.congested:
             self._advance()
         elif self._reading and len(self._input) > self._server.limits.max_pipelined_bytes:
             self._reading = False
@@ -271,7 +271,9 @@ class Connection(asyncio.Protocol):
             self.deadline = NEVER
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-        if self._reply is not None and self._reply.on_pressure is not None:
+        if self._reply is None:
+            self._take_up()
+        elif self._reply.on_pressure is not None:
             self._reply.on_pressure(False)
 
     # -- for the reply
@@ -303,12 +305,26 @@ class Connection(asyncio.Protocol):
     # -- from bytes to requests
 
     def _advance(self) -> None:
-        """Take requests off the input until one stays in work or no whole one is there."""
+        """Take requests off the input until one stays in work, answers wait to be read, or no whole one is there."""
         try:
-            while self._reply is None and (self._request is not None or self._take_head()) and self._take_body():
+            while (self._request is not None or self._take_head()) and self._take_body():
                 self._dispatch()
+                if self._reply is not None or self.congested:
+                    return
         except Refusal as refusal:
             self._refuse(refusal)
+
+    def _take_up(self) -> None:
+        """Go on with what was sent ahead; and with reading, where that had become too much."""
+        if self._input and not self.congested:
+            self._advance()
+        if (
+            not self._reading
+            and len(self._input) <= self._server.limits.max_pipelined_bytes
+            and not self._transport.is_closing()
+        ):
+            self._reading = True
+            self._transport.resume_reading()
 
     def _take_head(self) -> bool:
         """Whether a head is complete; it is cut off the input and becomes the request being read."""
@@ -404,8 +420,8 @@ class Connection(asyncio.Protocol):
             if self.phase != "lost" and not reply.finished:
                 self._fail(reply)
             self._served(reply)
-            if self._input:
-                self._advance()
+            if self._input or not self._reading:
+                self._take_up()
 
     def _fail(self, reply: Reply) -> None:
         """An answer was left open. What has begun is broken off: half a stream never looks complete."""
@@ -419,8 +435,8 @@ class Connection(asyncio.Protocol):
         """The answer is complete. If callbacks gave it nobody else will say so."""
         if self._task is None and not self._handling and self.phase == "busy":
             self._served(reply)
-            if self._input:
-                self._advance()
+            if self._input or not self._reading:
+                self._take_up()
 
     def _served(self, reply: Reply) -> None:
         """The request in work is done with: on to the next one."""
@@ -432,9 +448,6 @@ class Connection(asyncio.Protocol):
             return
         self.phase = "idle"
         self._watch(self._server.limits.keepalive_timeout_s)
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
 
     def _done_with(self, reply: Reply) -> None:
         self._reply = None
@@ -481,7 +494,7 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """The deadline has passed."""
         self.deadline = NEVER
-        if self.phase == "idle":
+        if self.phase == "idle" and not self.congested:
             self.close()
         elif self.phase in ("head", "body"):
             target = self._request.target if self._request is not None else b""
