@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 
-from tests.clients.stage import AIDER, NODE, OPENCODE, PI, SDK, Run, Stage
+from tests.clients.stage import AIDER, CLIENTS, NODE, OPENCODE, PI, SDK, Run, Stage
 
 APIS = {"chat": "openai-completions", "responses": "openai-responses", "messages": "anthropic-messages"}
 PACKAGES = {"chat": "@ai-sdk/openai-compatible", "responses": "@ai-sdk/openai", "messages": "@ai-sdk/anthropic"}
@@ -53,20 +55,20 @@ async def pi(stage: Stage, dialect: str, task: str, model: str, prompt: str, *mo
     return await stage.run("pi", dialect, task, *command, PI_OFFLINE="1")
 
 
-async def aider(stage: Stage, task: str, model: str, prompt: str, *files: str) -> Run:
-    """aider, which has no tools: the model's edits are text."""
-    options = ("--model", f"openai/{model}", "--edit-format", "diff", "--no-git", "--map-tokens", "0", "--yes-always")
-    quiet = ("--no-pretty", "--no-check-update", "--no-show-model-warnings", "--analytics-disable")
+async def aider(stage: Stage, task: str, model: str, messages: Sequence[str], *files: str) -> Run:
+    """An aider session, which has no tools: the model's edits are text. Its settings are the docs' own."""
+    (settings,) = re.findall(r"```yaml\n(- name: openai/MODEL\n.*?)```", CLIENTS.read_text(), re.DOTALL)
+    (stage.work / ".aider.model.settings.yml").write_text(settings.replace("MODEL", model))
     return await stage.run(
         "aider",
         "chat",
         task,
         AIDER,
-        *options,
-        *quiet,
-        "--message",
-        prompt,
+        *("--model", f"openai/{model}", "--no-git", "--map-tokens", "0", "--yes-always"),
+        *("--no-pretty", "--no-check-update", "--no-show-model-warnings", "--no-show-release-notes"),
+        *("--analytics-disable", "--no-fancy-input"),
         *files,
+        typed="".join(f"{message}\n" for message in messages),
         OPENAI_API_BASE=f"{stage.address}/v1",
         OPENAI_API_KEY="none",
     )

@@ -11,6 +11,7 @@ from tests.interaction.test_fleet import echo, toml
 SAID = "The sky is blue."
 WRITTEN = "Hello from the fleet.\n"
 DONE = "The file is written."
+GREETS = "It says hi."
 FIXED = 'def greet():\n    return "hello"\n'
 
 SDKS = {
@@ -81,7 +82,7 @@ def scripted() -> str:
     }
     for dialect in ("chat", "responses", "messages"):
         played |= {f"opencode.{dialect}": _writes("filePath"), f"pi.{dialect}": _writes("path")}
-    played |= {"llm.chat": _LOOKS, "llm.responses": _LOOKS, "aider": {"reply": [_WRONG_BLOCK, _RIGHT_BLOCK]}}
+    played |= {"llm.chat": _LOOKS, "llm.responses": _LOOKS, "aider": {"reply": [GREETS, _WRONG_BLOCK, _RIGHT_BLOCK]}}
     return "".join(echo(name, memory_mb=1, **options) for name, options in played.items())
 
 

@@ -15,6 +15,7 @@ from helexa.testing.recorder import Recorded, Recorder
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+CLIENTS = ROOT / "docs" / "clients.md"
 MODULES = HERE / "node" / "node_modules"
 SDK = ROOT / ".clients" / "sdk" / "bin"
 AIDER = ROOT / ".clients" / "aider" / "bin" / "aider"
@@ -65,12 +66,12 @@ class Stage:
         for made in (self.home, self.work):
             made.mkdir()
 
-    async def run(self, client: str, dialect: str, task: str, *command: object, **environ: str) -> Run:
+    async def run(self, client: str, dialect: str, task: str, *command: object, typed: str = "", **environ: str) -> Run:
         """Run a client to its end, and see what it printed and asked. Raises TimeoutError when it takes too long."""
         self.row |= {"client": client, "dialect": dialect, "task": task}
         (back,) = self.fleet.recorders.values()
         before, served = len(self.front.seen), len(back.seen)
-        status, printed, said = await _run([str(part) for part in command], self.work, self._environ(environ))
+        status, printed, said = await _run([str(part) for part in command], typed, self.work, self._environ(environ))
         run = Run(
             status=status,
             printed=printed,
@@ -96,18 +97,18 @@ class Stage:
         return {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", **more}
 
 
-async def _run(command: list[str], folder: Path, environ: dict[str, str]) -> tuple[int, str, str]:
+async def _run(command: list[str], typed: str, folder: Path, environ: dict[str, str]) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,
         env=environ,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
     try:
-        printed, said = await asyncio.wait_for(process.communicate(), LIMIT_S)
+        printed, said = await asyncio.wait_for(process.communicate(typed.encode()), LIMIT_S)
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
