@@ -48,10 +48,16 @@ TAIL_PIECES = 12
 
 
 def usage_in(document: bytes) -> Usage | None:
-    """Usage of one JSON answer or stream event; None when it tells none."""
-    try:
-        told = _DECODER.decode(document)
-    except (msgspec.DecodeError, RecursionError):
+    """Usage of one JSON answer or stream event; None when it tells none.
+
+    Engines tell it last. An object that is opened just before its last `usage` is only valid if that key was the
+    document's own, so the answer before it need not be read.
+    """
+    start = document.rfind(b'"usage":')
+    told = _told(b"{" + document[start:]) if start >= 0 else None
+    if told is None or told.usage is None:
+        told = _told(document)
+    if told is None:
         return None
     if told.usage is not None:
         return told.usage
@@ -63,6 +69,13 @@ def usage_in(document: bytes) -> Usage | None:
         completion_tokens=found.predicted_n,
         prompt_tokens_details=PromptDetails(cached_tokens=found.cache_n),
     )
+
+
+def _told(document: bytes) -> _Told | None:
+    try:
+        return _DECODER.decode(document)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 class Tail:
