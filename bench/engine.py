@@ -336,8 +336,7 @@ CLIENTS, LOOKS, LEAVERS = 16, 50, 0.3
 
 
 async def endurance(run: Run) -> list[bool]:
-    """Memory in the sixth tenth of the requests beside the last tenth, and every slot at work after them. By then what
-    keeps the last so many is full: the gateway remembers 4,096 requests."""
+    """Memory in the second tenth of the requests beside the last tenth, and every slot at work after them."""
     count = 1000 if run.quick else 10_000
     async with chain(Setting(path=run.path, slots=8, context=512), run.folder) as whole:
         seen: list[dict[str, float]] = []
@@ -375,9 +374,7 @@ def _memory_told(seen: list[dict[str, float]], count: int) -> list[bool]:
     held: list[bool] = []
     tenth = LOOKS // 10
     for name in seen[0]:
-        old, new = (
-            statistics.median(look[name] for look in some) for some in (seen[5 * tenth : 6 * tenth], seen[-tenth:])
-        )
+        old, new = (statistics.median(look[name] for look in some) for some in (seen[tenth : 2 * tenth], seen[-tenth:]))
         drift = new / old - 1
         text = f"{count} requests, {name}: {old:.1f} -> {new:.1f} MiB ({drift:+.1%})"
         held.append(verdict(abs(drift) <= DRIFT, text, f"{DRIFT:.0%}"))
