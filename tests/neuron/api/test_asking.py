@@ -19,7 +19,7 @@ LLAMA = msgspec.structs.replace(
     calls_by_schema=True,
     counts_choices=True,
     vocabulary=100,
-    fields=("messages", "stream", "stream_options", "tools", "tool_choice", "logprobs", "temperature",
+    fields=("messages", "stream", "stream_options", "tools", "tool_choice", "logprobs", "top_logprobs", "temperature",
             "reasoning_effort", "chat_template_kwargs"),
     spellings={"repetition_penalty": "repeat_penalty"},
 )  # fmt: skip
@@ -67,7 +67,21 @@ def test_tokens_are_told_of_where_there_is_a_token_to_stop_at() -> None:
     question = ask(stop_token_ids=[5])
     assert (sent(question)["logprobs"], "stop_token_ids" in sent(question)) == (True, False)
     assert question.stops is not None
-    assert ask(stop_token_ids=[5], tools=TOOLS).ignored == ("tools", "stop_token_ids")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_token_to_stop_at_is_refused_where_a_call_may_hide_it(stream: bool) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        ask(stop_token_ids=[5], tools=TOOLS, stream=stream)
+    assert refused.value.fields["param"] == "stop_token_ids"
+
+
+@pytest.mark.parametrize("choice", ["none", "required"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_token_to_stop_at_is_looked_for_where_no_call_can_hide_it(choice: str, stream: bool) -> None:
+    question = ask(stop_token_ids=[5], tools=TOOLS, tool_choice=choice, logprobs=True, stream=stream)
+    assert (sent(question)["n_probs"], sent(question)["logprobs"], sent(question)["stream"]) == (1, False, True)
+    assert question.stops is not None
 
 
 @pytest.mark.parametrize(("stop", "sent_stop"), [("", []), (["", "x"], ["x"])])
@@ -80,6 +94,13 @@ def test_a_token_that_there_is_not_is_refused(field: str, tokens: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
         ask(**{field: tokens})
     assert refused.value.fields["param"] == field
+
+
+def test_a_field_whose_loss_would_change_the_meaning_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        ask(functions=[{"name": "f"}])
+    assert refused.value.fields["param"] == "functions"
+    assert ask(functions=[]).ignored == ("functions",)
 
 
 def test_a_field_goes_by_the_name_that_the_engine_knows() -> None:
@@ -114,7 +135,7 @@ def test_variables_of_the_template_that_are_no_object_are_refused() -> None:
 
 
 def test_fields_that_the_engine_does_not_see_to_are_named_and_who_asks_is_not_one_of_them() -> None:
-    assert ask(best_of=2, temperature=1, user="me", metadata={}).ignored == ("best_of",)
+    assert ask(min_tokens=2, temperature=1, user="me", metadata={}).ignored == ("min_tokens",)
 
 
 @pytest.mark.parametrize(

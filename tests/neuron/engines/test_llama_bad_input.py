@@ -68,6 +68,8 @@ REFUSED = [
     ({"logit_bias": {str(token): 1 for token in range(10_000)}}, "logit_bias"),
     ({"stop_token_ids": [49152]}, "stop_token_ids"),
     ({"stop_token_ids": "x"}, "stop_token_ids"),
+    ({"stop_token_ids": [2], "tools": [tool(1)]}, "stop_token_ids"),
+    ({"functions": [{"name": "f"}]}, "functions"),
 ]  # fmt: skip
 
 
@@ -98,6 +100,9 @@ async def test_more_tokens_than_the_window_has_means_up_to_its_end(chat: Chat) -
         ("/detokenize", {"tokens": [999_999_999]}),
         ("/v1/completions", {"prompt": [1, 999_999_999]}),
         ("/v1/completions", {"prompt": []}),
+        ("/v1/completions", {"prompt": "x", "echo": True, "logprobs": 1}),
+        ("/v1/completions", {"prompt": "x", "suffix": "y"}),
+        ("/v1/completions", {"prompt": "x", "best_of": 4}),
         ("/v1/embeddings", {"input": "x"}),
         ("/v1/rerank", {"query": "x", "documents": ["a"]}),
         ("/apply-template", {"messages": []}),

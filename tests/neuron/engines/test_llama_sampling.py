@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 
 STORY = "Tell me a story about a lighthouse."
 WILD = {"temperature": 1.8, "max_tokens": 12}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
 async def test_temperature_zero_is_greedy_and_heat_is_not(chat: Chat) -> None:
@@ -68,6 +69,21 @@ async def test_a_stop_token_ends_the_answer_and_is_not_in_it(chat: Chat, stream:
     assert (ends[-1]["finish_reason"], ends[-1]["stop_reason"]) == ("stop", tokens[0])
     assert usage["completion_tokens"] < 8
     assert not any(each.get("logprobs") for each in ends)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("choice", ["none", "required"])
+async def test_a_stop_token_ends_the_answer_beside_tools_that_cannot_hide_it(
+    chat: Chat, choice: str, stream: bool
+) -> None:
+    text = ' "arguments": {}}' if choice == "required" else f" {(await chat.say(STORY)).split()[2]}"
+    tokens = (await chat.post("/tokenize", {"model": chat.model, "content": text})).json["tokens"]
+    asked = {"stop_token_ids": tokens, "tools": [TOOL], "tool_choice": choice}
+    got = await chat.ask(STORY, stream=stream, max_tokens=24, **asked)
+    ends = [each["choices"][0] for each in got.events[:-1] if each["choices"]] if stream else got.json["choices"]
+    assert ends[-1]["finish_reason"] == "stop"
+    assert ends[-1]["stop_reason"] in tokens
+    assert text not in (got.text if stream else ends[-1]["message"]["content"])
 
 
 async def test_a_bias_forbids_a_token(chat: Chat) -> None:

@@ -88,9 +88,34 @@ def test_a_required_call_is_made_whatever_the_seed(ask: Ask) -> None:
 
 
 def test_fields_that_have_no_effect_are_named(ask: Ask) -> None:
-    _, _, headers = ask(max_tokens=2, logit_bias={"5": 1}, typical_p=0.9, tools=TOOLS, user="me")
+    nothing: dict[str, Any] = {"logit_bias": None, "top_logprobs": None, "user": "me"}
+    _, _, headers = ask(max_tokens=2, dry_multiplier=0.8, typical_p=0.9, tools=TOOLS, **nothing)
     named = dict(headers)[b"x-helexa-ignored"].decode().split(", ")
-    assert sorted(named) == ["logit_bias", "tools", "typical_p"]
+    assert sorted(named) == ["dry_multiplier", "tools", "typical_p"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/chat/completions", {"logit_bias": {"5": -100}}, "logit_bias"),
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 2}, "top_logprobs"),
+        ("/v1/completions", {"prompt": "x", "logprobs": 1}, "logprobs"),
+        ("/v1/completions", {"prompt": "x", "echo": True}, "echo"),
+    ],
+)
+def test_a_field_whose_loss_would_change_the_meaning_is_refused_with_the_way_out(
+    ask: Ask, path: str, fields: dict[str, Any], param: str
+) -> None:
+    status, answer, _ = ask(path, **fields)
+    assert (status, answer["error"]["param"]) == (400, param)
+    if param != "echo":
+        assert 'harness = "llama"' in answer["error"]["message"]
+
+
+def test_fields_that_ask_for_nothing_are_neither_refused_nor_missed(ask: Ask) -> None:
+    status, answer, _ = ask(max_tokens=2, logit_bias={}, top_logprobs=0, logprobs=True)
+    assert (status, len(answer["choices"][0]["logprobs"]["content"])) == (200, 2)
+    assert ask("/v1/completions", prompt="x", max_tokens=2, logprobs=0, best_of=1, suffix="")[0] == 200
 
 
 def test_a_schema_that_makes_no_sense_is_refused_and_harms_nobody(ask: Ask) -> None:

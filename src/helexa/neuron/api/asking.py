@@ -19,7 +19,7 @@ from helexa.neuron.api.calling import Calls
 from helexa.neuron.api.likelihoods import Lists, StopTokens
 from helexa.neuron.api.rewriting import Stage
 from helexa.neuron.api.usage import Totals
-from helexa.neuron.core import bounds
+from helexa.neuron.core import bounds, unheard
 from helexa.neuron.core.chat import choice
 from helexa.neuron.harness import Facts
 from helexa.wire import intake
@@ -61,15 +61,16 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     _able(path, asked, facts)
     fields = _raw.decode(body) if facts.fields or path == _TOKENIZE else {}
     ignored = [name for name in fields if facts.fields and not _known(name, facts)]
+    meant = [name for name in ignored if name in unheard.MEANT]
+    if meant:
+        unheard.check(_any.decode(body), meant)
     must_call = isinstance(asked, shapes.Request) and facts.calls_by_schema and bool(asked.tools) and _must_call(asked)
     edits = _respelled(path, fields, facts) | _stops(asked, facts) | _thinking(fields, facts, at_all=not must_call)
     if isinstance(asked, shapes.Request) and asked.tools and facts.calls_by_schema:
-        changed, unheard = _call(asked, facts) if must_call else _choice(asked, facts)
+        changed, untold = _call(asked, facts) if must_call else _choice(asked, facts)
         edits |= changed
-        ignored += unheard
-    stops = _stop_tokens(asked, facts)
-    if stops is None and facts.fields and _stop_ids(asked):
-        ignored.append("stop_token_ids")
+        ignored += untold
+    stops = _stop_tokens(asked, facts, calls=must_call)
     edits |= _likelihoods(asked, facts, stopping=stops is not None, calls=must_call)
     if edits:
         kept = {name: raw for name, raw in fields.items() if name not in facts.spellings and name not in _REPLACED}
@@ -77,7 +78,8 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     question = Question(
         body=body, stages=_stages(asked, facts, stops, calls=must_call), stops=stops, ignored=(*ignored,)
     )
-    if not facts.hears_on_write or path not in _STREAMABLE or (_only_whole(asked) and not must_call):
+    whole = _only_whole(asked) and not must_call and stops is None
+    if not facts.hears_on_write or path not in _STREAMABLE or whole:
         return question
     return _streamed(question, asked, facts)
 
@@ -165,14 +167,17 @@ def _stop_ids(asked: shapes.Asked) -> frozenset[int]:
     return frozenset(asked.stop_token_ids or ()) if isinstance(asked, shapes.Generation) else frozenset()
 
 
-def _stop_tokens(asked: shapes.Asked, facts: Facts) -> StopTokens | None:
-    """What ends an answer at a token, where the engine cannot. None beside tools: it tells no probabilities there."""
+def _stop_tokens(asked: shapes.Asked, facts: Facts, *, calls: bool) -> StopTokens | None:
+    """What ends an answer at a token, where the engine cannot. Raises InvalidRequest beside tools that the model may
+    choose to call: while llama.cpp reads what may be a call it tells of no token."""
     if not isinstance(asked, shapes.Generation) or not facts.fields or not _stop_ids(asked):
         return None
-    if isinstance(asked, shapes.Request) and asked.tools:
-        return None
-    shown = bool(asked.logprobs) if isinstance(asked, shapes.Request) else getattr(asked, "logprobs", None) is not None
-    return StopTokens(_stop_ids(asked), (asked.n or 1) * _prompts(asked), shown=shown, usage=_tells_usage(asked))
+    if isinstance(asked, shapes.Request) and asked.tools and asked.tool_choice != "none" and not calls:
+        hint = "this engine cannot end an answer at a token beside tools that may be called; say it as `stop`"
+        raise intake.refuse("stop_token_ids", hint)
+    told = bool(asked.logprobs) if isinstance(asked, shapes.Request) else getattr(asked, "logprobs", None) is not None
+    choices = (asked.n or 1) * _prompts(asked)
+    return StopTokens(_stop_ids(asked), choices, shown=told and not calls, usage=_tells_usage(asked))
 
 
 def _likelihoods(asked: shapes.Asked, facts: Facts, *, stopping: bool, calls: bool) -> dict[str, msgspec.Raw]:
@@ -180,6 +185,8 @@ def _likelihoods(asked: shapes.Asked, facts: Facts, *, stopping: bool, calls: bo
     if not facts.fields:
         return {}
     more = {"timings_per_token": True} if stopping else {}
+    if isinstance(asked, shapes.Request) and stopping and asked.tools:  # a stream beside tools takes no `logprobs`
+        return _fields({"n_probs": asked.top_logprobs or 1, "logprobs": False, "top_logprobs": None, **more})
     if isinstance(asked, shapes.Request) and (asked.logprobs or stopping) and not calls:
         return _fields({"logprobs": True, "top_logprobs": asked.top_logprobs or 1, **more})
     if isinstance(asked, shapes.CompletionRequest) and (asked.logprobs is not None or stopping):

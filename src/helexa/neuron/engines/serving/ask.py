@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from helexa.neuron.core import unheard
 from helexa.neuron.core.chat import choice as calls
 from helexa.neuron.core.chat import schema
 from helexa.neuron.core.chat.grammar import grammar
@@ -108,6 +109,8 @@ def read_completion(body: bytes) -> Ask:
     raw = intake.read(_RAW, body)
     if request.max_tokens == 0:
         raise intake.refuse("max_tokens", "must be at least 1")
+    if request.logprobs:  # 0 asks for the tokens themselves, without their rivals
+        raise intake.refuse("logprobs", unheard.MEANT["top_logprobs"])
     prompts, choices = _prompts(request.prompt), _choices(request.n)
     if len(prompts) * choices > MOST_ANSWERS:
         raise intake.refuse("prompt", f"at most {MOST_ANSWERS} answers a request")
@@ -141,7 +144,10 @@ def _are_tokens(prompt: object) -> bool:
 
 
 def _unheard(raw: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(name for name, value in raw.items() if value is not None and name not in _HEARD | _WITHOUT_EFFECT)
+    """Raises InvalidRequest where one of them may not go unheard."""
+    names = tuple(name for name, value in raw.items() if value is not None and name not in _HEARD | _WITHOUT_EFFECT)
+    unheard.check(raw, names)
+    return names
 
 
 def _sampling(
