@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from tests.clients.stage import AIDER, CLIENTS, NODE, OPENCODE, PI, SDK, Run, Stage
+from tests.clients.stage import AIDER, CLAUDE, CLIENTS, NODE, OPENCODE, PI, SDK, Run, Stage
 
 APIS = {"chat": "openai-completions", "responses": "openai-responses", "messages": "anthropic-messages"}
 PACKAGES = {"chat": "@ai-sdk/openai-compatible", "responses": "@ai-sdk/openai", "messages": "@ai-sdk/anthropic"}
@@ -37,6 +37,20 @@ async def opencode(stage: Stage, dialect: str, task: str, model: str, prompt: st
     }
     (stage.work / "opencode.json").write_text(json.dumps(settings))
     return await stage.run("opencode", dialect, task, OPENCODE, "run", prompt, OPENCODE_DISABLE_MODELS_FETCH="1")
+
+
+async def claude(stage: Stage, task: str, model: str, prompt: str) -> Run:
+    """`claude -p`, told everything by its environment."""
+    return await stage.run(
+        "claude code",
+        "messages",
+        task,
+        *(CLAUDE, "--model", model, "--permission-mode", "acceptEdits", "-p", prompt),
+        ANTHROPIC_BASE_URL=stage.address,
+        ANTHROPIC_AUTH_TOKEN="none",
+        CLAUDE_CODE_MAX_CONTEXT_TOKENS="32768",
+        CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
+    )
 
 
 async def pi(stage: Stage, dialect: str, task: str, model: str, prompt: str, *more: str, output: int = 1024) -> Run:

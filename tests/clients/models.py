@@ -68,10 +68,10 @@ def _options(task: str) -> dict[str, object]:
     return _LOOKS if "tool" in task or task in ("responses_replay", "count_tokens") else {"reply": SAID}
 
 
-def _writes(path: str) -> dict[str, object]:
+def _writes(path: str, reader: str = "read", writer: str = "write") -> dict[str, object]:
     """A model that reads one file and writes another, both at once, with tools that call their path `path`."""
-    read = {"name": "read", "arguments": {path: "notes.txt"}}
-    write = {"name": "write", "arguments": {path: "hello.txt", "content": WRITTEN}}
+    read = {"name": reader, "arguments": {path: "notes.txt"}}
+    write = {"name": writer, "arguments": {path: "hello.txt", "content": WRITTEN}}
     return {"tool_calls": [read, write], "thoughts": "Let me write it.", "reply": DONE}
 
 
@@ -82,6 +82,7 @@ def scripted() -> str:
     }
     for dialect in ("chat", "responses", "messages"):
         played |= {f"opencode.{dialect}": _writes("filePath"), f"pi.{dialect}": _writes("path")}
+    played["claude"] = _writes("file_path", "Read", "Write")
     played |= {"llm.chat": _LOOKS, "llm.responses": _LOOKS, "aider": {"reply": [GREETS, _WRONG_BLOCK, _RIGHT_BLOCK]}}
     return "".join(echo(name, memory_mb=1, **options) for name, options in played.items())
 

