@@ -60,6 +60,8 @@ class Journal:
             self._tell(event.model, now, f"the load on {event.node} failed: {event.error}")
         elif isinstance(event, ev.Joined):
             self._tell(event.model, now, f"join the load that another gateway began on {event.at}")
+        elif isinstance(event, ev.Overdue):
+            self._tell(event.model, now, f"{event.node} says that another gateway brings it, but nothing comes: go on")
         elif isinstance(event, ev.ModelSeen) and event.model.loading is not None and event.model.loading.behind:
             self._tell(event.model.id, now, f"its load on {event.node} is queued behind {event.model.loading.behind}")
         for one in out:

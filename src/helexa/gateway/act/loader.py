@@ -56,6 +56,8 @@ class Loader:
         self._after = after
         self._progress: dict[tuple[str, str], float] = {}
         self._holder = fresh("cortex_")
+        self._put_off: dict[tuple[str, str], tuple[float, float]] = {}
+        """Since when, and when last, a referee has said of a model that another gateway brings it."""
         dispatcher.watchers.append(self._watch)
 
     def __call__(self, instruction: Order) -> None:
@@ -104,7 +106,8 @@ class Loader:
         return at
 
     async def _lease(self, model: str, node: str, seconds: float) -> str | None:
-        """Tell the other gateways for so long where we bring the model; the node to which one of them does."""
+        """Tell the other gateways for so long where we bring the model; the node to which one of them does. A referee
+        is taken at its word for as long as a lease lives; then the next one decides, for every gateway alike."""
         fleet = self._dispatcher.fleet
         boots = {node.boot_id: name for name, node in fleet.nodes.items() if node.boot_id}
         on = next((boot_id for boot_id, name in boots.items() if name == node), "")
@@ -115,8 +118,23 @@ class Loader:
             except (NeuronRefused, NeuronSilent, NeuronNonsense) as error:
                 log.debug("no agreement with %s: %s", name, error.message)
             else:
-                return None if held.holder == self._holder else boots.get(held.on)
+                if held.holder == self._holder:
+                    return None
+                if not self._is_overdue(name, held):
+                    return boots.get(held.on)
         return None
+
+    def _is_overdue(self, referee: str, held: control.Lease) -> bool:
+        """Whether what another gateway is said to bring should be here by now: its load would have been heard of."""
+        model, now = held.model_id, self._dispatcher.clock.now()
+        since, last = self._put_off.get((model, referee), (now, now))
+        since = now if now - last > LEASE_S else since
+        self._put_off[model, referee] = since, now
+        if now - since <= max(LEASE_S, held.seconds):
+            return False
+        log.warning("%s has said for %.0f s that another gateway brings %s; another is asked", referee, now - since, model)
+        self._dispatcher.tell(ev.Overdue(model=model, node=referee))
+        return True
 
     async def _bounded(self, order: Load, spec: control.ModelSpec) -> None:
         """The load under its deadline, which moves on while the node reports progress."""

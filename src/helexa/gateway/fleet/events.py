@@ -91,6 +91,13 @@ class Joined(Event, frozen=True):
     at: str
 
 
+class Overdue(Event, frozen=True):
+    """`node` keeps saying that another gateway brings the model, and nothing comes: it is not believed any more."""
+
+    model: str
+    node: str
+
+
 class Loaded(Event, frozen=True):
     node: str
     model: str
