@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
-from helexa.base.units import human_mib, human_seconds
+from helexa.base.units import human_seconds
 from helexa.cli.link import AsJson, Endpoint, call
-from helexa.cli.say import as_json, fail, stage
+from helexa.cli.say import as_json, fail, stage, weighed
 
 Node = Annotated[str | None, Parameter(name=("--node", "-n"))]
 
@@ -94,13 +94,24 @@ def plan(model: str, *, endpoint: Endpoint = None, json: AsJson = False) -> None
         as_json(found)
         return
     for action in found["actions"]:
-        print(" ".join(str(value) for value in action.values() if value not in (None, [])))
-    if found["waits"] and not found["actions"]:
-        print("it would wait")
+        print(_planned(action))
+    if found["waits"]:
+        print(f"it would wait for {found['waits_for']}")
     if "expected_load_s" in found:
         print(f"expected to load in {human_seconds(found['expected_load_s'])}")
-    for one in found["candidates"]:
-        need = f", needs {human_mib(one['needed_mb'])}" if one["needed_mb"] else ""
-        print(f"  {one['node']}: {one['verdict']}{need}; {one['detail']}")
-    if found["not_weighed"]:
-        print(f"  {found['not_weighed']} more nodes were no likelier and are not weighed in full")
+    weighed(found, told=" ".join(action.get("message", "") for action in found["actions"]))
+
+
+def _planned(action: dict[str, Any]) -> str:
+    match action["action"]:
+        case "seat":
+            return f"served at once on {action['node']}"
+        case "load":
+            devices = ", ".join(map(str, action["devices"]))
+            return f"load {action['model']} on {action['node']}" + (f", device {devices}" if devices else "")
+        case "unload":
+            return f"unload {action['model']} from {action['node']} ({action['reason']})"
+        case "refuse":
+            return f"refused: {action['message']}"
+        case other:
+            return str(other)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from helexa.base.units import human_mib
+from helexa.base.words import counted
+
 if TYPE_CHECKING:
     from cyclopts import App
     from rich.table import Table
@@ -68,6 +71,19 @@ def stage(loading: dict[str, Any]) -> str:
     """Where a load stands, from its `loading` object: `load 40%`, `queued behind the load of org/b`."""
     part = f" {loading['progress']:.0%}" if loading.get("progress") is not None else ""
     return f"{loading['stage']}{part}" + (f" behind {loading['behind']}" if loading.get("behind") else "")
+
+
+def weighed(found: dict[str, Any], *, told: str) -> None:
+    """The nodes that were weighed for a model, a line each; not what `told` has said already."""
+    for one in found["candidates"]:
+        parts = [one["verdict"].replace("_", " ")]
+        if one["needed_mb"] and not one["detail"].startswith("needs"):
+            parts.append(f"needs {human_mib(one['needed_mb'])}")
+        if one["detail"] not in told:
+            parts.append(one["detail"])
+        print(f"  {one['node']}: {'; '.join(parts)}")
+    if found["not_weighed"]:
+        print(f"  {counted(found['not_weighed'], 'more node')}: no likelier, not weighed in full")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

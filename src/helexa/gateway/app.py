@@ -78,7 +78,7 @@ class Cortex:
         self._feeds: set[asyncio.Queue[bytes]] = set()
         self.access = AccessLog(config.log.style)
         self.dispatcher.hands = Loader(self.dispatcher, self._clients, self.crew, self._poll_soon)
-        self.journal = Journal(self._clock)
+        self.journal = Journal(self._clock, lambda: self.dispatcher.fleet)
         self.dispatcher.watchers += [self.journal.watch, self._count, self._publish]
         self.door = self._make_door()
         limits = Limits(max_body_bytes=config.gateway.max_body_mb * 1024 * 1024)

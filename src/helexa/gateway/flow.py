@@ -30,6 +30,8 @@ node that could not be reached has not even seen it."""
 FORWARDED = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"x-include-thinking"))
 """Request headers that reach a neuron; no other does, least of all Authorization, cookies or x-helexa-*."""
 CLIENT_GONE = "client_gone"
+LONGEST_KEPT = 1000
+"""Characters of a refusal that is kept to be explained: names that clients make up may be longer."""
 _NONE: Headers = []
 
 
@@ -86,6 +88,9 @@ class Flow:
             journey.model = self._names().resolve(self._dispatcher.charted, call.asked)
             trip.body = call.body_for(journey.model)
         except HelexaError as error:
+            if len(error.message) < LONGEST_KEPT:
+                journey.refused = error.message
+                self._note(journey)
             self._tell(trip, error)
             self._settle(trip, None, error.code)
             return None
@@ -209,6 +214,7 @@ class Flow:
         trip.journey.waited = True
         company.join(EVERY_S)
         if not await seat.wait(None if trip.call.stream else self._max_wait_s()):
+            seat.give_up()
             raise self._still_loading(trip.journey)
 
     def _still_loading(self, journey: Journey) -> StillLoading:

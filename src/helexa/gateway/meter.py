@@ -110,6 +110,7 @@ class Journey:
         "first",
         "model",
         "node",
+        "refused",
         "request_id",
         "seated",
         "stream",
@@ -125,6 +126,8 @@ class Journey:
         self.stream = stream
         self.model = ""
         self.node = ""
+        self.refused = ""
+        """Why it came to no planner."""
         self.seated: float | None = None
         self.first: float | None = None
         self.waited = False

@@ -83,3 +83,21 @@ async def test_a_load_that_is_queued_on_its_device_says_behind_what_wherever_it_
     refused = await edge.http.post(CHAT, json=ask(COLD))
     assert f"its load on n1 is queued behind the load of {WARM}" in [one["what"] for one in decision["actions"]]
     assert refused.json()["error"]["details"]["loading"] == {"state": "loading", "node": "n1", **shown}
+
+
+async def test_a_request_that_came_to_no_model_is_explained_like_any_other(edge: Edge) -> None:
+    answer = await edge.http.post(CHAT, json=ask("org/warn"))
+    assert answer.status_code == 404
+    found = (await edge.http.get(f"/cortex/v1/decisions/{answer.headers['x-cortex-decision']}")).json()
+    assert found["model"] == "org/warn"
+    assert found["outcome"].startswith("refused: ")
+    assert "Nearest: org/warm" in found["outcome"]
+
+
+async def test_a_client_that_was_sent_away_after_its_time_is_not_said_to_have_left(edge: Edge) -> None:
+    edge.neuron.models[COLD].load_s = 60.0
+    answer = await edge.http.post(CHAT, json=ask(COLD))
+    assert answer.status_code == 503
+    found = (await edge.http.get(f"/cortex/v1/decisions/{answer.headers['x-cortex-decision']}")).json()
+    assert found["outcome"] == "refused: `max_wait_s` was over before it had a place"
+    assert [action["what"] for action in found["actions"]] == ["load on n1"]

@@ -119,9 +119,9 @@ class Dispatcher:
         self._seats[number] = seat
         return number
 
-    def withdraw(self, seat: Claim) -> None:
+    def withdraw(self, seat: Claim, *, in_vain: bool = False) -> None:
         self._seats.pop(seat.number, None)
-        self.tell(ev.Left(ask=seat.number, model=seat.model))
+        self.tell(ev.Left(ask=seat.number, model=seat.model, in_vain=in_vain))
 
     def tick(self, speeds: dict[tuple[str, str], tuple[int, float]] | None = None) -> None:
         self.tell(ev.Ticked(speeds=speeds or {}))
@@ -198,6 +198,10 @@ class Claim(Seat):
             self._future = asyncio.get_running_loop().create_future()
         await asyncio.wait((self._future,), timeout=timeout_s)
         return self._settled()
+
+    def give_up(self) -> None:
+        """Stop waiting although the client would go on."""
+        self._house.withdraw(self, in_vain=True)
 
     def settle(self, answer: Granted | Refuse) -> None:
         """The planner's answer; called by the dispatcher."""

@@ -132,7 +132,7 @@ class Loader:
         self._put_off[model, referee] = since, now
         if now - since <= max(LEASE_S, held.seconds):
             return False
-        log.warning("%s has said for %.0f s that another gateway brings %s; another is asked", referee, now - since, model)
+        log.warning("%s has said for %.0f s that another gateway brings %s: not believed", referee, now - since, model)
         self._dispatcher.tell(ev.Overdue(model=model, node=referee))
         return True
 

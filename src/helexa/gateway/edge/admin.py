@@ -21,6 +21,7 @@ from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.plan.place import candidates
 from helexa.gateway.plan.step import step
+from helexa.gateway.plan.wait import reason
 from helexa.wire import envelopes, intake
 
 T = TypeVar("T")
@@ -174,10 +175,11 @@ class _Admin:
         shown: dict[str, Any] = {"actions": [render.instruction(one) for one in out]}
         if model is not None:
             shown["model"] = model
-            weighed = candidates(fleet, model, now)
+            weighed = sorted(candidates(fleet, model, now), key=lambda one: fleet.place(model, one.node) is None)
             shown["candidates"] = [render.weighed(found, fleet.place(model, found.node)) for found in weighed]
             shown["not_weighed"] = len(fleet.nodes) - len(weighed)
             shown["waits"] = model in after.asks
+            shown |= {"waits_for": reason(after, model, now)} if shown["waits"] else {}
             habit = fleet.habits.get(model)
             shown |= {"expected_load_s": habit.load_s} if habit and habit.load_s is not None else {}
         return json(shown)

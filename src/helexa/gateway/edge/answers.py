@@ -235,12 +235,14 @@ class Draining(Shape, frozen=True):
 
 
 class Planned(Shape, frozen=True):
-    """`actions` in their order; for a model also each node's verdict, and whether the request would wait."""
+    """`actions` in their order; for a model also each node's verdict, and whether the request would wait,
+    and for what."""
 
     actions: list[Details]
     model: str = ""
     candidates: list[Details] = []
     waits: bool = False
+    waits_for: str = ""
     expected_load_s: float = 0.0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from helexa.base.errors import UnknownModel
+from helexa.base.words import counted, together
 from helexa.gateway.config import Cost, ModelsFile, Profile
 from helexa.gateway.fleet.model import Fleet, Place, Status
 
@@ -141,12 +142,14 @@ def _location(place: Place, needed_mb: int | None) -> dict[str, Any]:
 
 
 def _reason(status: str, verdicts: list[Verdict], places: list[Place]) -> dict[str, Any]:
-    unservable = [f"{place.node}: {place.reason}" for place in places if not place.servable and place.reason]
+    told = [(place.node, place.reason) for place in places if not place.servable and place.reason]
+    more = 0
     if status in ("infeasible", "failed"):
-        told = [verdict for verdict in verdicts if not verdict.feasible or verdict.failed]
-        unservable += [f"{verdict.node}: {verdict.why()}" for verdict in told[:SHOWN]]
-        unservable += [f"and so on {len(told) - SHOWN} more nodes"] if len(told) > SHOWN else []
-    return {"reason": "; ".join(unservable)} if unservable else {}
+        against = [verdict for verdict in verdicts if not verdict.feasible or verdict.failed]
+        told += [(verdict.node, verdict.why()) for verdict in against[:SHOWN]]
+        more = max(0, len(against) - SHOWN)
+    others = f"; and so on for {counted(more, 'more node')}" if more else ""
+    return {"reason": together(told) + others} if told else {}
 
 
 def _loading(places: list[Place]) -> dict[str, Any]:

@@ -25,10 +25,11 @@ class Arrived(Event, frozen=True):
 
 
 class Left(Event, frozen=True):
-    """A waiter went away before it had a seat."""
+    """A waiter went away before it had a seat; `in_vain`: it was sent away, after `max_wait_s`."""
 
     ask: int
     model: str
+    in_vain: bool = False
 
 
 class Finished(Event, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from helexa.base.words import counted, together
 from helexa.gateway.fleet.model import Ask, Fleet
 from helexa.gateway.plan.instructions import Appraisal, Refuse, Verdict, Why
 
@@ -18,12 +19,12 @@ def refusal(fleet: Fleet, ask: Ask, found: list[Appraisal], now: float) -> Refus
         return _failed(fleet, ask, failed, found, now)
     unservable = [p for p in fleet.places.get(ask.model, {}).values() if not p.servable and fleet.nodes[p.node].healthy]
     if unservable:
-        text = "; ".join(f"{p.node}: {p.reason or 'not servable'}" for p in unservable)
+        text = together((p.node, p.reason or "not servable") for p in unservable)
         return _refuse(
             fleet, ask, Why.UNSERVABLE, f"`{ask.model}` is loaded but cannot serve: {text}", 503, found, 10.0
         )
     if closed or not found:
-        nodes = "; ".join(f"{a.node}: {a.detail}" for a in closed) or "no nodes are configured"
+        nodes = together((a.node, a.detail) for a in closed) or "no nodes are configured"
         text = f"no node that could serve `{ask.model}` is available: {nodes}"
         return _refuse(fleet, ask, Why.UNHEALTHY, text, 503, found, UNHEALTHY_RETRY_S if closed else NO_NODE_RETRY_S)
     return _infeasible(fleet, ask, found)
@@ -44,9 +45,9 @@ def _infeasible(fleet: Fleet, ask: Ask, found: list[Appraisal]) -> Refuse:
     own = next((dict(a.fields) for a in found if a.fields.get("kind")), none)
     own.setdefault("kind", "infeasible")
     own["nodes"] = {a.node: {"detail": a.detail, **a.fields} for a in found}
-    text = f"no node can ever serve `{ask.model}`: " + "; ".join(f"{a.node} {a.detail}" for a in found)
+    text = f"no node can ever serve `{ask.model}`: " + together((a.node, a.detail) for a in found)
     if len(found) < len(fleet.nodes):
-        text += f"; nor can any of {len(fleet.nodes) - len(found)} more nodes"
+        text += f"; nor can {counted(len(fleet.nodes) - len(found), 'more node')}"
     return _refuse(fleet, ask, Why.INFEASIBLE, text, 422, found, None, own)
 
 

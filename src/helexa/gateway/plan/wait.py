@@ -1,0 +1,30 @@
+"""What a request waits for that was neither seated nor refused, in words for those who ask."""
+
+from __future__ import annotations
+
+from helexa.gateway.fleet.model import Fleet, Place, Status
+from helexa.gateway.plan.place import appraise
+
+
+def reason(fleet: Fleet, model: str, now: float) -> str:
+    """Of a fleet in which somebody waits for `model`, after the planner has had its turn."""
+    for place in fleet.places.get(model, {}).values():
+        if fleet.nodes[place.node].healthy and (what := _comes(place)):
+            return what
+    for node, incoming in fleet.clearing.items():
+        if incoming == model:
+            holders = appraise(fleet, model, fleet.nodes[node], now).waits_for
+            return f"room on {node}" + (f", which {' and '.join(holders)} has now" if holders else "")
+    return "room, which an older request gets first or another gateway has just taken"
+
+
+def _comes(place: Place) -> str | None:
+    match place.status:
+        case Status.LOADING:
+            return f"the load on {place.node}"
+        case Status.RECOVERING:
+            return f"its recovery on {place.node}"
+        case Status.UNLOADING:
+            return f"the end of its unload on {place.node}"
+        case _:
+            return f"its turn on {place.node}, where an older request gets the room first" if place.closing else None
