@@ -46,7 +46,8 @@ def _follow(model: str, endpoint: str | None, timeout_s: float) -> dict[str, Any
             return found
         if found["status"] in ("failed", "infeasible"):
             fail(f"{model}: {found.get('reason', found['status'])}")
-        line = f"{found['id']}: {stage(found['loading']) if found.get('loading') else found['status']}"
+        why = f": {found['reason']}" if found.get("reason") else ""
+        line = f"{found['id']}: {stage(found['loading']) if found.get('loading') else found['status'] + why}"
         if line != shown:
             print(line, file=sys.stderr, flush=True)
             shown = line

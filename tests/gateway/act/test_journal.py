@@ -63,7 +63,7 @@ def test_who_waits_for_a_busy_model_is_told_of_it_with_the_arithmetic() -> None:
     desk.ask("b", "second")
     for decision in ("first", "second"):
         found = desk.explain(decision)
-        assert desk.said(decision) == ["wait for room on n1, which a has now"]
+        assert desk.said(decision) == ["wait for room on n1, which a holds now"]
         assert found["outcome"] == "waiting"
         assert [(one["node"], one["waits_for"]) for one in found["candidates"]] == [("n1", ["a"])]
 

@@ -83,6 +83,17 @@ def test_a_loaded_model_tells_its_engine_and_why_it_is_that_one() -> None:
     assert (location["harness"], location["harness_reason"]) == ("openvino", "8 slots were asked for")
 
 
+def test_a_model_on_a_node_that_does_not_answer_is_not_said_to_be_loaded() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", vram_used_mb=400)))
+    world.tell(ev.Missed(node="n1", reason="no answer", limit=1))
+    row = entries(world)["a"]
+    assert (row["status"], row["loaded"], row["reason"]) == ("cold", False, "n1: no answer")
+    assert [(one["node"], one["status"]) for one in row["locations"]] == [("n1", "unreachable")]
+    world.see("n1")
+    assert entries(world)["a"]["status"] == "loaded"
+
+
 def test_a_failed_model_says_why() -> None:
     world = World({"n1": 1000}, {"a": 400})
     world.ask("a")

@@ -39,7 +39,8 @@ async def test_health_shows_what_a_load_has_taken(client: Client) -> None:
 async def test_a_load_answers_once_the_model_serves_and_again_when_it_is_there(client: Client) -> None:
     for _ in range(2):
         got = await client.load("org/m")
-        assert (got.status, got.json) == (200, {"status": "loaded"})
+        assert (got.status, got.json["status"]) == (200, "loaded")
+        assert got.json["load_s"] >= 0.0
     (row,) = msgspec.json.decode((await client.get("/models")).body, type=list[Model])
     assert (row.id, row.harness, row.status, row.devices) == ("org/m", "echo", "loaded", [0])
     assert row.servable is not None

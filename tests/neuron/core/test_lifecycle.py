@@ -221,3 +221,11 @@ def _at_work(state: life.State | None) -> bool:
             return state.freeing
         case _:
             return False
+
+
+def test_the_time_in_its_devices_queue_is_no_part_of_what_a_load_takes() -> None:
+    state: life.State | None = PLANNED
+    told = [(2.0, life.Moved(stage=life.QUEUED, progress=None)), (7.0, life.Moved(stage="load", progress=None))]
+    for now, event in (*told, (10.0, ARRIVED)):
+        state, _ = life.step(state, event, now)
+    assert state == life.Loaded(plan=PLAN, facts=FACTS, since=10.0, load_s=5.0)

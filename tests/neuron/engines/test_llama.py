@@ -28,7 +28,7 @@ async def client(model_id: str):
         client = Client(neuron)
         client.patience_s = 25.0
         body = {"model_id": model_id, "context": 2048, "options": {"slots": 2}}
-        assert (await client.post("/models/load", body)).json == {"status": "loaded"}
+        assert (await client.post("/models/load", body)).json["status"] == "loaded"
         yield client
         await client.origin.aclose()
 

@@ -81,12 +81,12 @@ class Loader:
         spec = spec_of(order.model, fleet.profiles.get(order.model), order.devices)
         spec.harness = spec.harness or _named_harness(fleet.nodes.get(order.node))
         try:
-            await self._bounded(order, spec)
+            told = await self._bounded(order, spec)
         except (NeuronRefused, NeuronSilent, NeuronNonsense, TimeoutError) as error:
             self._dispatcher.tell(_failure(order, error))
             keep_s = 0.0
         else:
-            took = clock.now() - began
+            took = clock.now() - began if told is None else told
             log.info("loaded %s on %s in %.2f s", order.model, order.node, took)
             self._dispatcher.tell(ev.Loaded(node=order.node, model=order.model, took_s=took))
             keep_s = HEARD_S
@@ -136,8 +136,8 @@ class Loader:
         self._dispatcher.tell(ev.Overdue(model=model, node=referee))
         return True
 
-    async def _bounded(self, order: Load, spec: control.ModelSpec) -> None:
-        """The load under its deadline, which moves on while the node reports progress."""
+    async def _bounded(self, order: Load, spec: control.ModelSpec) -> float | None:
+        """The load under its deadline, which moves on while the node reports progress; the seconds it says it took."""
         work = asyncio.ensure_future(self._clients[order.node].load(spec))
         patience = order.deadline_s
         try:
@@ -146,7 +146,7 @@ class Loader:
                 patience = PROGRESS_GRACE_S if last is None else last + PROGRESS_GRACE_S - self._dispatcher.clock.now()
                 if last is None or patience <= 0:
                     raise TimeoutError(f"not loaded within {order.deadline_s:.0f} s and no progress")
-            work.result()
+            return work.result()
         finally:
             work.cancel()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 COUNT_TIMEOUT_S = 60.0
 LEASE_TIMEOUT_S = 1.0
+A_DAY_S = 86_400.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 EVENTS_SILENCE_S = 60.0
 """A stream of events gives a sign of life every 10 s; a host that lost its power does not even end it."""
@@ -89,13 +90,16 @@ class NeuronClient:
             raise
         return self._decode(answer, _Preflight).plan
 
-    async def load(self, spec: control.ModelSpec) -> None:
-        """Returns when the model is loaded. No time limit here: the loader keeps the deadline."""
+    async def load(self, spec: control.ModelSpec) -> float | None:
+        """Returns when the model is loaded: the seconds it took, without a queue; None when the neuron does not say. No
+        time limit here: the loader keeps the deadline."""
         try:
-            await self._call("POST", "/models/load", spec, None)
+            answer = await self._call("POST", "/models/load", spec, None)
         except NeuronRefused as error:
             if "already loaded" not in error.message:
                 raise
+            return None
+        return self._decode(answer, _Loaded).load_s
 
     async def unload(self, order: control.Unload) -> int | None:
         """MiB freed, None when the neuron does not say."""
@@ -187,6 +191,10 @@ class NeuronClient:
 
 class _Preflight(control.Lean):
     plan: control.PlanView | None = None
+
+
+class _Loaded(control.Lean):
+    load_s: Annotated[float, msgspec.Meta(ge=0, le=A_DAY_S)] | None = None
 
 
 class _Freed(control.Lean):

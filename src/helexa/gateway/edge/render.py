@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from helexa.base.words import counted
 from helexa.gateway.fleet.catalogue import Verdict as Judged
 from helexa.gateway.fleet.model import Fleet, Node, Place, Status
 from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload
@@ -99,7 +100,7 @@ def weighed(found: Appraisal, there: Place | None) -> dict[str, Any]:
     """A node's verdict on a model; where the model is already, how it stands there."""
     if there is None:
         return found.told()
-    stands = {"verdict": str(there.status), "detail": f"is there, {there.outstanding} requests in flight"}
+    stands = {"verdict": str(there.status), "detail": f"is there, {counted(there.outstanding, 'request')} in flight"}
     return {**found.told(), **stands, "evicts": [], "waits_for": []}
 
 

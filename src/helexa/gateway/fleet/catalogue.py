@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from helexa.base.errors import UnknownModel
 from helexa.base.words import counted, together
@@ -92,7 +93,7 @@ def listing(fleet: Fleet, names: Names, judge: Judge, created: int) -> list[dict
 def entry(fleet: Fleet, names: Names, judge: Judge, model: str, created: int) -> dict[str, Any]:
     """One model as `/v1/models` shows it. What is not known is left out rather than guessed."""
     profile = fleet.profiles.get(model)
-    places = list(fleet.places.get(model, {}).values())
+    places = [_as_reached(fleet, place) for place in fleet.places.get(model, {}).values()]
     verdicts = judge(model)
     needed = {verdict.node: verdict.needed_mb for verdict in verdicts}
     status = _status(places, verdicts)
@@ -115,6 +116,14 @@ def entry(fleet: Fleet, names: Names, judge: Judge, model: str, created: int) ->
         | _limits(profile, places)
         | _facts(fleet, profile, model)
     )
+
+
+def _as_reached(fleet: Fleet, place: Place) -> Place:
+    """What is on a node that does not answer may be there or not; nobody can use it."""
+    node = fleet.nodes[place.node]
+    if node.healthy:
+        return place
+    return replace(place, status=Status.UNREACHABLE, servable=False, reason=node.problem or "the node is unhealthy")
 
 
 def _status(places: list[Place], verdicts: list[Verdict]) -> str:

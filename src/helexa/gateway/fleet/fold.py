@@ -37,7 +37,7 @@ KEEP_AFTER_REFUSAL_S = 1.0
 CROWDED_S = 1.0
 """A node that had no room for a load after all, because another gateway was quicker, is weighed again after a poll."""
 
-_STATUSES = {str(status): status for status in Status}
+_STATUSES = {str(status): status for status in Status if status is not Status.UNREACHABLE}
 
 
 def fold(fleet: Fleet, event: ev.Event, now: float) -> Fleet:

@@ -27,6 +27,8 @@ class Status(StrEnum):
     POISONED = "poisoned"
     UNLOADING = "unloading"
     FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    """Its node does not answer; shown, and never a place's own."""
 
 
 class Device(Value, frozen=True):

@@ -47,7 +47,7 @@ def _infeasible(fleet: Fleet, ask: Ask, found: list[Appraisal]) -> Refuse:
     own["nodes"] = {a.node: {"detail": a.detail, **a.fields} for a in found}
     text = f"no node can ever serve `{ask.model}`: " + together((a.node, a.detail) for a in found)
     if len(found) < len(fleet.nodes):
-        text += f"; nor can {counted(len(fleet.nodes) - len(found), 'more node')}"
+        text += f"; nor can {counted(len(fleet.nodes) - len(found), 'other')}"
     return _refuse(fleet, ask, Why.INFEASIBLE, text, 422, found, None, own)
 
 

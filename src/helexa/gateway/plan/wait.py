@@ -14,8 +14,13 @@ def reason(fleet: Fleet, model: str, now: float) -> str:
     for node, incoming in fleet.clearing.items():
         if incoming == model:
             holders = appraise(fleet, model, fleet.nodes[node], now).waits_for
-            return f"room on {node}" + (f", which {' and '.join(holders)} has now" if holders else "")
-    return "room, which an older request gets first or another gateway has just taken"
+            hold = "hold" if len(holders) > 1 else "holds"
+            return f"room on {node}" + (f", which {' and '.join(holders)} {hold} now" if holders else "")
+    for node, failure in fleet.failures.get(model, {}).items():
+        if failure.crowded and now < failure.until:
+            return f"room on {node}, which was taken a moment ago"
+    older = [f"{incoming} on {node}" for node, incoming in fleet.clearing.items()]
+    return "room" + (f", which is being made for {' and '.join(older)} first" if older else "")
 
 
 def _comes(place: Place) -> str | None:

@@ -182,7 +182,9 @@ class Api:
             raise
         except HelexaError as error:
             return answers.refuse(reply, error, 400)
-        return answers.send(reply, {"status": "loaded"})
+        state = self._keeper.status(job.model_id)
+        took = {"load_s": round(state.load_s, 3)} if isinstance(state, life.Loaded) else {}
+        return answers.send(reply, {"status": "loaded", **took})
 
     async def _job(self, request: Request, reply: Reply) -> None:
         job = self._keeper.job(request.path.removeprefix("/jobs/"))

@@ -20,6 +20,8 @@ from helexa.neuron.harness import Facts
 RETRY_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 """The wait before the n-th attempt to bring a model back; past the last one it has failed."""
 LOAD_S_PER_GIB = 20.0
+QUEUED = "queued"
+"""The stage of a load that has not begun, or whose device is busy with another job."""
 STABLE_S = 60.0
 """A model that served for so long starts its count of attempts anew."""
 
@@ -29,11 +31,13 @@ STABLE_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """A first load. `plan` is None until preflight has made it; from then on memory is reserved."""
+    """A first load. `plan` is None until preflight has made it; from then on memory is reserved. `queued_at`: since
+    when it has stood in its device's queue, which is no part of what the load takes."""
 
     job_id: str
     since: float
-    stage: str = "queued"
+    queued_at: float | None = None
+    stage: str = QUEUED
     progress: float | None = None
     plan: LoadPlan | None = None
 
@@ -68,7 +72,7 @@ class Recovering:
     error: str
     since: float
     running: bool = False
-    stage: str = "queued"
+    stage: str = QUEUED
     progress: float | None = None
 
 
@@ -277,7 +281,10 @@ def _loading(state: Loading, event: Event, now: float) -> Step:
         case Planned():
             return replace(state, plan=event.plan), ()
         case Moved():
-            return replace(state, stage=event.stage, progress=event.progress), ()
+            since = state.since if state.queued_at is None else state.since + now - state.queued_at
+            queued_at = now if event.stage == QUEUED else None
+            moved = replace(state, since=since, queued_at=queued_at, stage=event.stage, progress=event.progress)
+            return moved, ()
         case Arrived() if state.plan is not None:
             return Loaded(plan=state.plan, facts=event.facts, since=now, load_s=now - state.since), ()
         case Broke(refused=True):

@@ -16,6 +16,7 @@ from helexa.base.clock import Clock
 from helexa.base.errors import Unavailable
 from helexa.base.tasks import Crew
 from helexa.neuron.core import faults
+from helexa.neuron.core.lifecycle import QUEUED
 from helexa.neuron.device import jobs
 from helexa.neuron.device.process import JobFailed, WorkerLost, WorkerProcess
 from helexa.neuron.harness import Facts, LoadOrder, Report
@@ -31,8 +32,8 @@ FAILED_S = 60.0
 """... for so long; then it is tried again."""
 WATCH_S = 5.0
 SHORT_JOB_S = 60.0
-QUEUED = "queued"
-"""The stage of a load whose device is busy with another job."""
+BEGUN = "load"
+"""The stage of a load whose turn has come."""
 """Unload, Prepare and Memory take moments; one that takes this long is stuck."""
 KEPT_EXIT_LINES = 8
 
@@ -206,8 +207,6 @@ class Pool:
         """Load a model on a device. A load that does not move for `limit_s` is stuck, and costs the worker.
 
         Raises JobFailed, WorkerLost or Unavailable (poisoned, failed)."""
-        if self._posts[device].turn.locked():
-            report(QUEUED, None)
         done = await self._ask(device, lambda id: jobs.Load(id=id, engine=engine, order=order), limit_s, report)
         assert done.facts is not None
         return done.facts
@@ -262,8 +261,13 @@ class Pool:
     ) -> jobs.Done:
         """One job's reply. Jobs go to a worker one at a time, so that a job's limit counts from its own beginning."""
         post = self._posts[device]
+        queued = report if post.turn.locked() else None
+        if queued is not None:
+            queued(QUEUED, None)
         async with post.turn:
             process = await self._ready(post)
+            if queued is not None:
+                queued(BEGUN, None)
             try:
                 async with asyncio.timeout(limit_s) as limit:
                     return await process.ask(make, _prolonging(limit, limit_s, report))

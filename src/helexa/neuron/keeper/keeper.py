@@ -21,7 +21,7 @@ from helexa.neuron.core.admission import Gate
 from helexa.neuron.core.ledger import Ledger
 from helexa.neuron.core.measured import circumstances
 from helexa.neuron.core.plan import DeviceState, LoadPlan, Share, Warmth
-from helexa.neuron.device.pool import QUEUED, Dead, Lost, News, Poisoned, Pool, Ready
+from helexa.neuron.device.pool import Dead, Lost, News, Poisoned, Pool, Ready
 from helexa.neuron.device.process import JobFailed
 from helexa.neuron.harness import DeviceRef, Facts, LoadOrder, Report
 from helexa.neuron.keeper import probe, views, words
@@ -532,7 +532,7 @@ class Keeper:
 
     def _view(self, entry: Entry) -> Model | None:
         view = entry.view(held_mb=self._ledger.of(entry.model_id), now=self._clock.now())
-        if view is not None and view.loading is not None and view.loading.stage == QUEUED and entry.devices:
+        if view is not None and view.loading is not None and view.loading.stage == life.QUEUED and entry.devices:
             view.loading.behind = self._pool.ahead_of(entry.devices[0], entry.model_id)
         return view
 

@@ -1,0 +1,52 @@
+"""What a request waits for is told in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from helexa.gateway.fleet import events as ev
+from helexa.gateway.fleet.model import Status
+from helexa.gateway.plan.wait import reason
+from helexa.wire import control
+
+from .world import World
+
+
+def of(world: World, model: str) -> str:
+    return reason(world.fleet, model, world.now)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (Status.LOADING, "the load on n1"),
+        (Status.RECOVERING, "its recovery on n1"),
+        (Status.UNLOADING, "the end of its unload on n1"),
+    ],
+)
+def test_a_model_that_comes_is_waited_for_where_it_comes(status: Status, told: str) -> None:
+    world = World({"n1": 1000}, {"a": 600})
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status=str(status))))
+    world.ask("a")
+    assert of(world, "a") == told
+
+
+def test_a_busy_model_is_named_by_those_who_wait_for_its_room_and_they_by_those_behind_them() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600, "c": 600})
+    world.ask("a")
+    world.load_done()
+    world.ask("b")
+    world.wait(1.0)
+    world.ask("c")
+    assert of(world, "b") == "room on n1, which a holds now"
+    assert of(world, "c") == "room, which is being made for b on n1 first"
+    world.wait(world.fleet.eviction.patience_s)
+    world.ask("a")
+    assert of(world, "a") == "its turn on n1, where an older request gets the room first"
+
+
+def test_room_that_was_taken_by_somebody_else_is_waited_for() -> None:
+    world = World({"n1": 1000}, {"a": 600})
+    world.ask("a")
+    world.load_fails(status=422, kind="does_not_fit", evictable=True)
+    assert of(world, "a") == "room on n1, which was taken a moment ago"
