@@ -120,8 +120,9 @@ def test_a_pull_goes_on_from_where_its_connection_broke(
 
 
 def test_a_pull_that_fails_says_that_it_can_be_taken_up_again(
-    config: str, capsys: pytest.CaptureFixture[str], hub: MockHub
+    config: str, capsys: pytest.CaptureFixture[str], hub: MockHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("helexa.neuron.sources.download._PAUSE_S", 0.001)
     hub.fail(503, path="/blobs/*", times=1000)
     assert run(main, "pull", "lab:org/big", "-c", config) == 1
     told = capsys.readouterr().err

@@ -195,7 +195,7 @@ def damaged(draw: Any) -> bytes:
 
 
 @given(damaged(), st.data())
-@settings(MANY, max_examples=1500)
+@settings(MANY, max_examples=500)
 def test_damage_never_makes_two_readings(raw, data):
     seen, said = converse([raw])
     cut, _ = converse(split(raw, data.draw(cuts(len(raw)))))

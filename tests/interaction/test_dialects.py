@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import anthropic
 import httpx2
 import openai
 import pytest
+import pytest_asyncio
 
 from helexa.testing.fleet import Fleet, ask
 
@@ -26,15 +26,16 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     running.end()
 
 
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
     tools = [{"name": "look", "arguments": {"at": "sky"}}, {"name": "wait", "arguments": {}}]
     models = (
-        echo("slow", memory_mb=100, load_s=2.5)
+        echo("slow to message", memory_mb=100, load_s=2.5)
+        + echo("slow to respond", memory_mb=100, load_s=2.5)
         + echo("tooler", memory_mb=100, tool_calls=tools)
         + echo("stumbles", memory_mb=100, tokens_per_s=200, reply="word " * 400, fail="step:5")
     )
-    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=models) as running:
+    async with Fleet(tmp_path_factory.mktemp("fleet"), neurons={"n1": DEVICE}, models=models) as running:
         yield running
 
 
@@ -102,6 +103,7 @@ def test_a_prompt_that_is_too_long_is_told_in_the_words_each_client_parses(up: U
         other.messages.create(model=MODEL, max_tokens=5, messages=[{"role": "user", "content": text}])
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_parallel_tool_calls_arrive_whole_in_both_dialects(fleet: Fleet) -> None:
     tool = {"name": "look", "description": "", "input_schema": {"type": "object"}}
     body = {**ask("tooler"), "max_tokens": 50, "tools": [tool, {**tool, "name": "wait"}]}
@@ -118,10 +120,11 @@ async def test_parallel_tool_calls_arrive_whole_in_both_dialects(fleet: Fleet) -
 @pytest.mark.parametrize(
     ("path", "body", "alive"),
     [
-        ("/v1/messages", {"max_tokens": 9, **ask("slow")}, "event: ping"),
-        ("/v1/responses", {"model": "slow", "input": "hello"}, "event: response.in_progress"),
+        ("/v1/messages", {"max_tokens": 9, **ask("slow to message")}, "event: ping"),
+        ("/v1/responses", {"model": "slow to respond", "input": "hello"}, "event: response.in_progress"),
     ],
 )
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_client_that_waits_for_a_load_is_kept_company_in_its_own_grammar(
     fleet: Fleet, path: str, body: dict[str, object], alive: str
 ) -> None:
@@ -138,6 +141,7 @@ async def test_a_client_that_waits_for_a_load_is_kept_company_in_its_own_grammar
         ("/v1/responses", {"model": "stumbles", "input": "x"}, "event: response.failed", "event: response.completed"),
     ],
 )
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_engine_that_fails_in_mid_stream_never_looks_like_a_clean_end(
     fleet: Fleet, path: str, body: dict[str, object], sign: str, never: str
 ) -> None:
@@ -154,6 +158,7 @@ def test_models_are_listed_in_the_shape_of_the_one_who_asks(up: Up) -> None:
     assert httpx2.head(f"{up.url}/api/hello").status_code == 200
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_errors_come_in_the_dialect_of_the_path(fleet: Fleet) -> None:
     messages = await fleet.http.post("/v1/messages", json={"model": "nobody", "max_tokens": 1, "messages": []})
     assert messages.status_code == 404

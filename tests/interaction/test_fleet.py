@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx2
 import msgspec
 import pytest
+import pytest_asyncio
 
 from helexa.testing.fleet import Fleet, ask, eventually
 
@@ -32,22 +33,51 @@ def toml(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+MODELS = (
+    echo("a", memory_mb=600)
+    + echo("b", memory_mb=600)
+    + echo("c", memory_mb=600)
+    + echo("slow", memory_mb=100, load_s=1.0)
+    + echo("slower", memory_mb=100, load_s=2.5)
+    + echo("talker", memory_mb=100, tokens_per_s=20, reply="word " * 400)
+    + echo("dies", memory_mb=100, tokens_per_s=100, reply="word " * 400, fail="crash:5")
+    + echo("stumbles", memory_mb=100, tokens_per_s=200, reply="word " * 400, fail="step:5")
+    + echo("broken", memory_mb=100, fail="load")
+    + echo("giant", memory_mb=9000)
+)
+
+
+def two(folder: Path) -> Fleet:
+    """Two nodes of 1000 MiB; models that crowd each other."""
+    return Fleet(folder, neurons={"n1": DEVICE, "n2": DEVICE}, models=MODELS)
+
+
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[Fleet]:
-    """Two nodes of 1000 MiB; models that crowd each other."""
-    models = (
-        echo("a", memory_mb=600)
-        + echo("b", memory_mb=600)
-        + echo("c", memory_mb=600)
-        + echo("slow", memory_mb=100, load_s=2.5)
-        + echo("talker", memory_mb=100, tokens_per_s=20, reply="word " * 400)
-        + echo("dies", memory_mb=100, tokens_per_s=100, reply="word " * 400, fail="crash:5")
-        + echo("stumbles", memory_mb=100, tokens_per_s=200, reply="word " * 400, fail="step:5")
-        + echo("broken", memory_mb=100, fail="load")
-        + echo("giant", memory_mb=9000)
-    )
-    async with Fleet(tmp_path, neurons={"n1": DEVICE, "n2": DEVICE}, models=models) as fleet:
+    async with two(tmp_path) as fleet:
         yield fleet
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lasting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+    async with two(tmp_path_factory.mktemp("fleet")) as fleet:
+        yield fleet
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def empty(lasting: Fleet) -> Fleet:
+    """The same pair for every test that leaves both nodes alive, with nothing loaded."""
+    await lasting.until_neurons_idle()
+    for entry in (await lasting.http.get("/v1/models")).json()["data"]:
+        if entry["loaded"]:
+            assert (await lasting.http.post("/cortex/v1/unload", json={"model": entry["id"]})).status_code == 202
+
+    async def cold() -> bool:
+        places = [place for node in (await lasting.nodes()).values() for place in node["models"]]
+        return all(place["status"] == "failed" for place in places)
+
+    await eventually(cold, "nothing is loaded")
+    return lasting
 
 
 async def lines_of(fleet: Fleet, body: dict[str, object]) -> list[tuple[float, str]]:
@@ -60,44 +90,48 @@ async def lines_of(fleet: Fleet, body: dict[str, object]) -> list[tuple[float, s
     return lines
 
 
-async def test_a_model_only_in_the_catalogue_is_cold_and_its_first_request_loads_it_once(pair: Fleet) -> None:
-    assert (await pair.entry("slow"))["status"] == "cold"
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_model_only_in_the_catalogue_is_cold_and_its_first_request_loads_it_once(empty: Fleet) -> None:
+    assert (await empty.entry("slow"))["status"] == "cold"
     answers = await asyncio.gather(
-        *(pair.http.post("/v1/chat/completions", json=ask("slow", f"hello {i}")) for i in range(8))
+        *(empty.http.post("/v1/chat/completions", json=ask("slow", f"hello {i}")) for i in range(8))
     )
     assert [answer.status_code for answer in answers] == [200] * 8
     assert {answer.json()["choices"][0]["message"]["content"] for answer in answers} == {f"hello {i}" for i in range(8)}
-    places = (await pair.entry("slow"))["locations"]
+    places = (await empty.entry("slow"))["locations"]
     assert len(places) == 1
-    loads = sum(daemon.log.read_text().count("slow is loading") for daemon in pair.neurons.values())
+    loads = sum(daemon.log.read_text().count("slow is loading") for daemon in empty.neurons.values())
     assert loads == 1
 
 
-async def test_a_client_that_waits_for_a_load_hears_from_us_each_second(pair: Fleet) -> None:
-    lines = [(at, line) for at, line in await lines_of(pair, ask("slow")) if line]
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_client_that_waits_for_a_load_hears_from_us_each_second(empty: Fleet) -> None:
+    lines = [(at, line) for at, line in await lines_of(empty, ask("slower")) if line]
     times = [0.0, *(at for at, _ in lines)]
     assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 1.5
     assert any(line.startswith(":") for _, line in lines)
     assert lines[-1][1] == "data: [DONE]"
 
 
-async def test_what_does_not_fit_beside_another_evicts_it_and_the_other_comes_back_on_demand(pair: Fleet) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_does_not_fit_beside_another_evicts_it_and_the_other_comes_back_on_demand(empty: Fleet) -> None:
     for model in ("a", "b"):
-        assert (await pair.http.post("/v1/chat/completions", json=ask(model))).status_code == 200
-    assert (await pair.http.post("/v1/chat/completions", json=ask("c"))).status_code == 200
-    cold = [model for model in ("a", "b") if (await pair.entry(model))["status"] == "cold"]
+        assert (await empty.http.post("/v1/chat/completions", json=ask(model))).status_code == 200
+    assert (await empty.http.post("/v1/chat/completions", json=ask("c"))).status_code == 200
+    cold = [model for model in ("a", "b") if (await empty.entry(model))["status"] == "cold"]
     assert len(cold) == 1
-    assert (await pair.http.post("/v1/chat/completions", json=ask(cold[0]))).status_code == 200
-    assert (await pair.entry(cold[0]))["loaded"]
-    metrics = (await pair.http.get(pair.metrics_url)).text
+    assert (await empty.http.post("/v1/chat/completions", json=ask(cold[0]))).status_code == 200
+    assert (await empty.entry(cold[0]))["loaded"]
+    metrics = (await empty.http.get(empty.metrics_url)).text
     assert 'reason="evicted"' in metrics
 
 
-async def test_a_decision_can_be_explained_afterwards(pair: Fleet) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_decision_can_be_explained_afterwards(empty: Fleet) -> None:
     for model in ("a", "b"):
-        await pair.http.post("/v1/chat/completions", json=ask(model))
-    answer = await pair.http.post("/v1/chat/completions", json=ask("c"))
-    found = (await pair.http.get(f"/cortex/v1/decisions/{answer.headers['x-cortex-decision']}")).json()
+        await empty.http.post("/v1/chat/completions", json=ask(model))
+    answer = await empty.http.post("/v1/chat/completions", json=ask("c"))
+    found = (await empty.http.get(f"/cortex/v1/decisions/{answer.headers['x-cortex-decision']}")).json()
     assert found["model"] == "c"
     assert (found["outcome"], found["node"]) == ("seated", answer.headers["x-cortex-node"])
     said = [action["what"] for action in found["actions"]]
@@ -108,46 +142,50 @@ async def test_a_decision_can_be_explained_afterwards(pair: Fleet) -> None:
     assert len(weighed) + found["not_weighed"] == 2, "every node of the fleet is accounted for"
 
 
-async def test_a_model_that_can_never_fit_is_refused_with_arithmetic_and_evicts_nothing(pair: Fleet) -> None:
-    await pair.http.post("/v1/chat/completions", json=ask("a"))
-    answer = await pair.http.post("/v1/chat/completions", json=ask("giant"))
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_model_that_can_never_fit_is_refused_with_arithmetic_and_evicts_nothing(empty: Fleet) -> None:
+    await empty.http.post("/v1/chat/completions", json=ask("a"))
+    answer = await empty.http.post("/v1/chat/completions", json=ask("giant"))
     assert answer.status_code == 422
     assert "9000 MiB" in answer.json()["error"]["message"] or "8.8 GiB" in answer.json()["error"]["message"]
-    entry = await pair.entry("giant")
+    entry = await empty.entry("giant")
     assert (entry["status"], entry["feasible_on"]) == ("infeasible", [])
-    assert (await pair.entry("a"))["loaded"]
+    assert (await empty.entry("a"))["loaded"]
 
 
-async def test_a_load_that_fails_is_told_with_its_reason(pair: Fleet) -> None:
-    answer = await pair.http.post("/v1/chat/completions", json=ask("broken"))
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_load_that_fails_is_told_with_its_reason(empty: Fleet) -> None:
+    answer = await empty.http.post("/v1/chat/completions", json=ask("broken"))
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
     assert "broken" in answer.json()["error"]["message"]
-    found = (await pair.http.get(f"/cortex/v1/decisions/{answer.headers['x-cortex-decision']}")).json()
+    found = (await empty.http.get(f"/cortex/v1/decisions/{answer.headers['x-cortex-decision']}")).json()
     said = [action["what"] for action in found["actions"]]
     failed = {what.partition(" failed: ")[0] for what in said if "fail" in what}
     assert failed == {"the load on n1", "the load on n2"}
 
 
-async def test_a_client_that_leaves_frees_its_seat_streamed_or_not(pair: Fleet) -> None:
-    async with pair.http.stream("POST", "/v1/chat/completions", json=ask("talker", stream=True)) as answer:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_client_that_leaves_frees_its_seat_streamed_or_not(empty: Fleet) -> None:
+    async with empty.http.stream("POST", "/v1/chat/completions", json=ask("talker", stream=True)) as answer:
         async for _ in answer.aiter_lines():
             break
-    await pair.until_idle()
+    await empty.until_idle()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
-            await pair.http.post("/v1/chat/completions", json=ask("talker"))
-    await pair.until_idle()
+            await empty.http.post("/v1/chat/completions", json=ask("talker"))
+    await empty.until_idle()
 
     async def neurons_idle() -> bool:
-        healths = [(await pair.http.get(f"{daemon.url}/health")).json() for daemon in pair.neurons.values()]
+        healths = [(await empty.http.get(f"{daemon.url}/health")).json() for daemon in empty.neurons.values()]
         return not any(model["in_flight"] for health in healths for model in health["models"])
 
     await eventually(neurons_idle, "no seat taken on any neuron")
 
 
-async def test_an_engine_that_fails_in_mid_stream_ends_in_an_error_event_and_not_in_done(pair: Fleet) -> None:
-    lines = [line for _, line in await lines_of(pair, ask("stumbles")) if line]
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_engine_that_fails_in_mid_stream_ends_in_an_error_event_and_not_in_done(empty: Fleet) -> None:
+    lines = [line for _, line in await lines_of(empty, ask("stumbles")) if line]
     assert '"error"' in lines[-1]
     assert "data: [DONE]" not in lines
 
@@ -255,11 +293,3 @@ async def test_a_gateway_that_is_stopping_turns_new_requests_away_while_an_answe
         assert anthropic.json()["error"]["type"] == "overloaded_error"
         assert openai.headers["retry-after"] == anthropic.headers["retry-after"] == "5"
     assert await pair.cortex.exit_status() == 0
-
-
-async def test_a_bad_reload_changes_nothing_and_says_why(pair: Fleet) -> None:
-    (pair.folder / "models.toml").write_text("[[models]]\nidd = 1")
-    answer = await pair.http.post("/cortex/v1/reload")
-    assert answer.status_code == 400
-    assert "did you mean `id`?" in answer.json()["error"]["message"]
-    assert (await pair.entry("a"))["status"] == "cold"

@@ -7,16 +7,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from helexa.testing.fleet import Fleet, ask, eventually, free_port
 
 from .test_fleet import DEVICE, echo
 
+COMPLAINT = "not reloaded, nothing changed"
 MODELS = echo("a", memory_mb=100) + echo("slow", memory_mb=100, tokens_per_s=20)
 TLS = 'models_config = "models.toml"\n[gateway]\ntls_cert = "no.pem"\ntls_key = "no.key"\n'
 WRONG = {
     "no TOML": ("cortex.toml", "[gateway\n", "is not valid TOML"),
     "an unknown key": ("cortex.toml", "[gateway]\nlisten_at = 1\n", "did you mean"),
+    "an unknown key of a model": ("models.toml", "[[models]]\nidd = 1\n", "did you mean `id`?"),
     "a wrong type": ("cortex.toml", "[eviction]\nmin_residency_s = 'long'\n", "eviction.min_residency_s"),
     "a wrong word": ("cortex.toml", "[eviction]\nstrategy = 'best'\n", "one of cost, lru, priority"),
     "a value out of range": ("cortex.toml", "[polling]\nevery_s = 0\n", "polling.every_s"),
@@ -33,11 +36,21 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
         yield running
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lasting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+    """One for all that is undone at the end of each test."""
+    async with Fleet(tmp_path_factory.mktemp("fleet"), neurons={"n1": DEVICE}, models=MODELS) as running:
+        yield running
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("what", WRONG)
-async def test_a_wrong_file_changes_nothing_and_is_named(fleet: Fleet, what: str) -> None:
+async def test_a_wrong_file_changes_nothing_and_is_named(lasting: Fleet, what: str) -> None:
+    fleet = lasting
     name, text, said = WRONG[what]
     path = fleet.folder / name
     right = path.read_bytes()
+    told = fleet.cortex.log.read_text().count(COMPLAINT)
     before = (await fleet.http.get("/v1/models")).json()
     path.write_bytes(text.encode(errors="surrogateescape"))
     answer = await fleet.http.post("/cortex/v1/reload")
@@ -47,7 +60,7 @@ async def test_a_wrong_file_changes_nothing_and_is_named(fleet: Fleet, what: str
     fleet.cortex.kill(signal.SIGHUP)
 
     async def complained() -> bool:
-        return "not reloaded, nothing changed" in fleet.cortex.log.read_text()
+        return fleet.cortex.log.read_text().count(COMPLAINT) > told
 
     await eventually(complained, "the log says so")
     assert (await fleet.http.get("/v1/models")).json() == before

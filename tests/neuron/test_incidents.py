@@ -273,6 +273,7 @@ async def test_a_wait_for_a_seat_ends_at_its_deadline_with_a_time_to_come_back()
         await node.origin.aclose()
 
 
+@pytest.mark.slow
 async def test_a_model_that_cannot_be_brought_back_ends_as_failed_with_its_reason(node: Client) -> None:
     await load_on(node, "m", 0, fail="step:0")
     node.neuron.pool.condemn(0, "Xid 79: the GPU has fallen off the bus")

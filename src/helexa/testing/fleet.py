@@ -227,7 +227,7 @@ class Fleet(Gateway):
         strangers: dict[str, str] | None = None,
         models: str = "",
         cortex: str = "",
-        polling: str = "every_s = 1.0",
+        polling: str = "every_s = 0.25",
         gateways: int = 1,
         recorded: bool = False,
     ) -> None:

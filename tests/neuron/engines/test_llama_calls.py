@@ -69,12 +69,12 @@ async def all_call(chat: Chat, seeds: range, **fields: Any) -> list[list[tuple[s
 
 
 async def test_a_required_call_comes_with_every_seed(chat: Chat) -> None:
-    answers = await all_call(chat, range(20))
+    answers = await all_call(chat, range(8))
     assert all(len(calls) == 1 for calls in answers)
 
 
 async def test_a_named_call_is_of_that_tool(chat: Chat) -> None:
-    answers = await all_call(chat, range(6), named=True)
+    answers = await all_call(chat, range(4), named=True)
     assert {name for calls in answers for name, _ in calls} == {"weather"}
 
 

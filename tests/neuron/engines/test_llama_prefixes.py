@@ -12,11 +12,11 @@ from tests.neuron.engines.conftest import Chat
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 OPTIONS = {"slots": 4, "cache_ram": 256}
-CONVERSATIONS = 12
+CONVERSATIONS = 8
 
 
 def opening(of: int) -> list[dict[str, str]]:
-    return [{"role": "user", "content": f"Story {of}: " + " ".join(f"{of}w{at}" for at in range(60))}]
+    return [{"role": "user", "content": f"Story {of}: " + " ".join(f"{of}w{at}" for at in range(25))}]
 
 
 async def turn(chat: Chat, messages: list[dict[str, str]]) -> tuple[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helexa.base.errors import InvalidRequest
@@ -97,12 +97,14 @@ FUNCTIONS = st.lists(OBJECTS.map(lambda properties: Function("f", {"properties":
 
 
 @given(FUNCTIONS, st.booleans())
+@settings(max_examples=50)
 def test_the_longest_call_fits_into_the_tokens_that_there_are(functions: list[Function], parallel: bool) -> None:
     grammar, _ = call_grammar(functions, parallel=parallel, tokens=3000)
     assert Grammar(grammar).longest() <= 3000
 
 
 @given(FUNCTIONS, st.booleans(), st.integers())
+@settings(max_examples=50)
 def test_whatever_is_said_by_the_grammar_is_calls(functions: list[Function], parallel: bool, seed: int) -> None:
     grammar, _ = call_grammar(functions, parallel=parallel, tokens=300)
     said = json.loads(Grammar(grammar).sentence(random.Random(seed)))
