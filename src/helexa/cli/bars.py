@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from helexa.base.units import human_seconds
+from helexa.cli.say import animated
 
 STAGES = {
     "queued": "install",
@@ -26,12 +27,12 @@ class Bars:
     def __init__(self, model: str) -> None:
         self._model = model
         self._began = time.monotonic()
-        self._said = ""
+        self._said = self._trouble = ""
         self._tasks: dict[str, Any] = {}
         self._progress: Any = None
 
     def __enter__(self) -> Self:
-        if sys.stdout.isatty():
+        if animated(sys.stdout):
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
             self._progress = Progress(
@@ -58,6 +59,12 @@ class Bars:
         loading: dict[str, Any] = row.get("loading") or {}
         stage = STAGES.get(loading.get("stage", ""), "load") if loading else "warm-up"
         self._say(stage, loading.get("progress"))
+
+    def tell(self, trouble: str) -> None:
+        """What holds it up, once."""
+        if trouble != self._trouble:
+            print(f"{self._model}: {trouble}", file=sys.stderr, flush=True)
+        self._trouble = trouble
 
     def done(self) -> None:
         if self._progress is None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from helexa.base.errors import HelexaError
-from helexa.cli.link import Endpoint
+from helexa.cli.link import AsJson, Endpoint
+from helexa.cli.say import as_json, fail
 from helexa.cli.talk import Score, first_model, stream
 
 
@@ -19,6 +21,7 @@ def chat(
     max_tokens: int | None = None,
     temperature: float | None = None,
     endpoint: Endpoint = None,
+    json: AsJson = False,
 ) -> None:
     """Talk to a model. With a PROMPT (or a piped one) answer once; without, hold a conversation until Ctrl-D.
 
@@ -28,22 +31,30 @@ def chat(
         A model id or alias; the first loaded model when not given.
     system
         A system prompt.
+    max_tokens
+        The longest answer, in tokens.
+    temperature
+        0: always the likeliest token; the model's own when not given.
     """
     chosen = model or first_model(endpoint)
     options = {"max_tokens": max_tokens, "temperature": temperature}
     body = {"model": chosen, **{name: value for name, value in options.items() if value is not None}}
     messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
-    once = " ".join(prompt) or ("" if sys.stdin.isatty() else sys.stdin.read().strip())
+    typed = os.fsencode(" ".join(prompt)).decode(errors="replace")  # the shell may hand over any bytes
+    once = typed or ("" if sys.stdin.isatty() else sys.stdin.read().strip())
     if once:
-        _turn(endpoint, body, [*messages, {"role": "user", "content": once}])
+        asked = {**body, "messages": [*messages, {"role": "user", "content": once}]}
+        _told(endpoint, asked) if json else _turn(endpoint, asked)
         return
+    if json:
+        fail("--json tells of one answer: give a prompt, or pipe one in", 2)
     print(f"{chosen}; Ctrl-D ends, Ctrl-C stops an answer")
     while (said := _read()) is not None:
         if not said.strip():
             continue
         messages.append({"role": "user", "content": said})
         try:
-            messages.append({"role": "assistant", "content": _turn(endpoint, body, messages)})
+            messages.append({"role": "assistant", "content": _turn(endpoint, {**body, "messages": messages})})
         except HelexaError as error:
             messages.pop()
             print(f"error: {error.message}", file=sys.stderr)
@@ -55,13 +66,24 @@ def _read() -> str | None:
     except EOFError:
         print()
         return None
+    except KeyboardInterrupt:
+        print()
+        raise
 
 
-def _turn(endpoint: str | None, body: dict[str, Any], messages: list[dict[str, str]]) -> str:
+def _told(endpoint: str | None, body: dict[str, Any]) -> None:
+    """One answer and what it cost, as JSON."""
+    score = Score()
+    text = "".join(stream(endpoint, body, score))
+    cost = {"tokens": score.tokens, "tokens_per_s": score.tokens_per_s, "ttft_s": score.ttft_s}
+    as_json({"model": body["model"], "text": text, **cost, "usage": score.usage})
+
+
+def _turn(endpoint: str | None, body: dict[str, Any]) -> str:
     """One answer, printed as it comes. Ctrl-C stops it and keeps what there is."""
     score, text = Score(), ""
     try:
-        for piece in stream(endpoint, {**body, "messages": messages}, score):
+        for piece in stream(endpoint, body, score):
             print(piece, end="", flush=True)
             text += piece
     except KeyboardInterrupt:

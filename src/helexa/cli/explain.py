@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import quote
 
 from helexa.base.units import human_seconds
 from helexa.cli.link import AsJson, Endpoint, call
@@ -17,7 +18,7 @@ def explain(decision: str, *, endpoint: Endpoint = None, json: AsJson = False) -
     decision
         What a response's `x-cortex-decision` header said.
     """
-    found = call("GET", endpoint, f"/cortex/v1/decisions/{decision}")
+    found = call("GET", endpoint, f"/cortex/v1/decisions/{quote(decision, safe='')}")
     if json:
         as_json(found)
         return

@@ -13,7 +13,7 @@ from helexa.base.units import human_bytes
 from helexa.cli.link import AsJson
 from helexa.cli.localhost import ConfigFile, look
 from helexa.cli.neuron_preflight import spec_of
-from helexa.cli.say import as_json, fail
+from helexa.cli.say import animated, as_json, fail
 
 if TYPE_CHECKING:
     from helexa.neuron.core.plan import LoadPlan
@@ -83,7 +83,7 @@ class Meter:
         self._task: Any = None
 
     def __enter__(self) -> Self:
-        if self._total and sys.stderr.isatty() and not self._quiet:
+        if self._total and animated(sys.stderr) and not self._quiet:
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
             from rich.progress import TransferSpeedColumn as Speed

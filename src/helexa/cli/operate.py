@@ -60,7 +60,15 @@ def _entry(model: str, endpoint: str | None) -> dict[str, Any]:
 
 
 def unload(model: str, *, endpoint: Endpoint = None, node: Node = None, json: AsJson = False) -> None:
-    """Take a model off every node, or off one; refused while it has requests in flight."""
+    """Take a model off every node, or off one; refused while it has requests in flight.
+
+    Parameters
+    ----------
+    model
+        A model id or alias.
+    node
+        Only off this one.
+    """
     found = call("POST", endpoint, "/cortex/v1/unload", {"model": model, "node": node})
     as_json(found) if json else print(f"unloading {found['model']}")
 
@@ -73,7 +81,17 @@ def pin(
     off: Annotated[bool, Parameter(negative="")] = False,
     json: AsJson = False,
 ) -> None:
-    """Never evict a loaded model; --off lets it go again."""
+    """Never evict a loaded model; --off lets it go again.
+
+    Parameters
+    ----------
+    model
+        A model id or alias.
+    node
+        Only on this one.
+    off
+        Let it be evicted again.
+    """
     found = call("POST", endpoint, "/cortex/v1/pin", {"model": model, "node": node, "pinned": not off})
     as_json(found) if json else print(
         f"{found['model']} {'unpinned' if off else 'pinned'} on {', '.join(found['nodes'])}"
@@ -83,13 +101,27 @@ def pin(
 def drain(
     node: str, *, endpoint: Endpoint = None, off: Annotated[bool, Parameter(negative="")] = False, json: AsJson = False
 ) -> None:
-    """Send no new work to a node; what runs there ends by itself. --off takes it back into service."""
+    """Send no new work to a node; what runs there ends by itself. --off takes it back into service.
+
+    Parameters
+    ----------
+    node
+        Its name in cortex.toml.
+    off
+        Take it back into service.
+    """
     found = call("POST", endpoint, "/cortex/v1/drain", {"node": node, "drain": not off})
     as_json(found) if json else print(f"{node} {'is back in service' if off else 'gets no new work'}")
 
 
 def plan(model: str, *, endpoint: Endpoint = None, json: AsJson = False) -> None:
-    """What would happen if a request for this model came now: a dry run of the planner itself."""
+    """What would happen if a request for this model came now: a dry run of the planner itself.
+
+    Parameters
+    ----------
+    model
+        A model id or alias.
+    """
     found = call("POST", endpoint, "/cortex/v1/plan", {"model": model})
     if json:
         as_json(found)

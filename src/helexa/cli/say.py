@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import msgspec
 
@@ -33,6 +34,7 @@ def run(app: App) -> None:
     from helexa.base.errors import HelexaError
 
     _reach_this_host_directly()
+    _speak_whatever_the_locale()
     try:
         try:
             app(sys.argv[1:])
@@ -46,15 +48,28 @@ def run(app: App) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
         sys.exit(BROKEN_PIPE)
     except OSError as error:
-        if error.filename is None:
-            raise
-        fail(f"{error.filename}: {error.strerror}")
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def _reach_this_host_directly() -> None:
     """No proxy leads to this host's own loopback, whatever $http_proxy says of everything else."""
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*([given] if given else []), *_LOOPBACK])
+
+
+def _speak_whatever_the_locale() -> None:
+    """A character that the terminal's encoding lacks is a `?`; who closed our output gets none."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - it is the program's to its end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def animated(stream: TextIO) -> bool:
+    """Whether bars may move there: on a terminal that can go back over what it shows."""
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
@@ -103,7 +118,7 @@ def rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
     grid = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(column)
+        grid.add_column(column, overflow="fold")
     for row in rows:
         grid.add_row(*(escape(text) for text in row))
     return grid

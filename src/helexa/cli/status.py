@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from helexa.base.units import human_mib, human_seconds
 from helexa.cli.link import AsJson, Endpoint, NoGateway, call
-from helexa.cli.say import as_json, rich_table, stage, table
+from helexa.cli.say import animated, as_json, rich_table, stage, table
 
 NODE_COLUMNS = ("NODE", "STATE", "DEVICE", "FREE", "TOTAL")
 MODEL_COLUMNS = ("MODEL", "STATUS", "ON", "NOTE")
@@ -102,7 +102,7 @@ def _watch(endpoint: str | None) -> None:
     from rich.console import Group
     from rich.live import Live
 
-    if not sys.stdout.isatty():
+    if not animated(sys.stdout):
         _watch_plain(endpoint)
         return
     with Live(refresh_per_second=4, screen=False) as live:

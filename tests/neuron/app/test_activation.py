@@ -29,6 +29,7 @@ class Keeper:
 
     def load(self, spec: ModelSpec) -> Keeper:
         self.looks.append(self.warmup.view.state)
+        assert self.warmup.view.retrying == [], "it is being tried"
         return self
 
     async def wait(self) -> None:
@@ -62,3 +63,19 @@ async def test_a_model_that_does_not_exist_is_not_tried_again() -> None:
     keeper = Keeper(1, transient=False)
     warmup, _ = await activated(keeper)
     assert (len(keeper.looks), [each.model_id for each in warmup.view.failed]) == (1, ["org/name"])
+
+
+async def test_why_a_model_is_tried_again_is_told_until_it_is() -> None:
+    keeper = Keeper(1)
+    told: list[tuple[list[str], list[str]]] = []
+
+    class Looking(Hours):
+        async def sleep(self, seconds: float) -> None:
+            view = keeper.warmup.view
+            told.append((view.pending, [each.error for each in view.retrying]))
+            await super().sleep(seconds)
+
+    keeper.warmup = Warmup(keeper, [ModelSpec(model_id="org/name")], clock=Looking())  # pyright: ignore[reportArgumentType]
+    async with asyncio.timeout(PATIENCE_S):
+        await keeper.warmup.run()
+    assert told == [(["org/name"], []), (["org/name"], ["no link"])]

@@ -48,6 +48,7 @@ class Warmup:
         view = self.view
         view.pending = [name for name in view.pending if name != model_id]
         view.failed = [each for each in view.failed if each.model_id != model_id]
+        view.retrying = [each for each in view.retrying if each.model_id != model_id]
         view.in_progress = model_id
         del self._due[model_id]
         try:
@@ -67,7 +68,9 @@ class Warmup:
             self._due[model_id] = self._clock.now() + pause_s
             again = f"; tried again in {pause_s:g} s"
         log.error("default model %s: reason=%s detail=%s%s", model_id, kind, error.message, again)
+        failed = FailedLoad(model_id=model_id, error=error.message)
         if model_id in self._due and tries < len(RETRY_S):
             self.view.pending.append(model_id)
+            self.view.retrying.append(failed)
         else:
-            self.view.failed.append(FailedLoad(model_id=model_id, error=error.message))
+            self.view.failed.append(failed)

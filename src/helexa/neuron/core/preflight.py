@@ -475,8 +475,8 @@ def disk_full(model_id: str, needed: int, free: int | None) -> Refused | None:
     """A refusal when `needed` bytes and the margin are more than `free`; None when there is room or nobody knows."""
     if not needed or free is None or needed + DISK_MARGIN <= free:
         return None
-    hint = f"free {human_bytes(needed + DISK_MARGIN - free)} on the disk of the model cache"
-    detail = f"the download needs {human_bytes(needed)} and {human_bytes(DISK_MARGIN)} to spare; {hint}"
+    hint = f"make room for {human_bytes(needed + DISK_MARGIN - free)} on the disk of the model cache"
+    detail = f"the download needs {human_bytes(needed)} and {human_bytes(DISK_MARGIN)} to spare: {hint}"
     return refusal("disk_full", model_id, detail, needed=needed, free=free, suggestion=hint)
 
 

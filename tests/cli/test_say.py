@@ -1,0 +1,82 @@
+"""How commands speak where little can be heard: other encodings, no output at all, terminals that cannot move."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+
+import pytest
+from cyclopts import App
+
+from helexa.cli import cortex, explain, say
+
+from .run import run
+
+
+def saying(text: str) -> App:
+    app = App()
+
+    @app.default
+    def speak() -> None:
+        print(text)
+
+    return app
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_character_that_the_terminals_encoding_lacks_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(heard, "ascii"))
+    assert run(lambda: say.run(saying("déjà \udcff"))) == 0
+    assert heard.getvalue() == b"d?j? ?\n"
+
+
+def test_who_closed_our_output_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run(lambda: say.run(saying("hello"))) == 0
+    sys.stdout.close()
+
+
+def test_an_output_that_has_no_room_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    app = App()
+
+    @app.default
+    def speak() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert run(lambda: say.run(app)) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("stream", "term", "moves"), [(Terminal, "xterm", True), (Terminal, "dumb", False), (io.StringIO, "xterm", False)]
+)
+def test_bars_move_only_where_they_can(
+    monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], term: str, moves: bool
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    assert say.animated(stream()) is moves
+
+
+def test_a_decision_is_asked_for_by_its_name_whatever_that_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(explain, "call", lambda _method, _endpoint, path: asked.append(path) or {})
+    assert run(cortex.main, "explain", "../a b", "--json") == 0
+    assert asked == ["/cortex/v1/decisions/..%2Fa%20b"]
+    assert capsys.readouterr().out == "{}\n"
+
+
+def test_a_conversation_cannot_be_told_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert run(cortex.main, "chat", "--model", "any", "--json") == 2
+    assert "give a prompt" in capsys.readouterr().err
