@@ -96,6 +96,8 @@ NOT_KEPT = {
     "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", True),
     "the connection's end": (OK + b"\r\nhi", False),
     "more than the answer": (OK + b"Content-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n", True),
+    "another whole answer": (OK + b"Content-Length: 2\r\n\r\nhi" + OK + b"Content-Length: 3\r\n\r\nbad", True),
+    "another answer in chunks": ((OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n") * 2, True),
     "garbage after the answer": (OK + b"Content-Length: 2\r\n\r\nhi\0\0\0", True),
 }
 

@@ -36,6 +36,12 @@ REFUSED = {
     "TRACE": (b"TRACE / HTTP/1.1\r\n" + HOST + b"\r\n", 501),
     "no Host": (b"GET / HTTP/1.1\r\nA: b\r\n\r\n", 400),
     "two Hosts": (GET + b"Host: y\r\n\r\n", 400),
+    "a Host with a space": (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+    "a Host with a path": (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+    "a Host with a user": (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400),
+    "a list of Hosts": (b"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", 400),
+    "a Host with a word for its port": (b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
+    "a Host beyond ASCII": (b"GET / HTTP/1.1\r\nHost: \xc3\xa9\r\n\r\n", 400),
     "a folded header": (GET + b"A: b\r\n c\r\n\r\n", 400),
     "a header that starts with a space": (b"GET / HTTP/1.1\r\n Host: x\r\n\r\n", 400),
     "a space before the colon": (GET + b"A : b\r\n\r\n", 400),
@@ -84,6 +90,11 @@ SMUGGLED = {
     "a chunk longer than its size": (CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n", 400),
     "LF in a chunk extension": (CHUNKED + b"3;a\nabc\r\n0\r\n\r\n", 400),
     "a bad trailer": (CHUNKED + b"0\r\nA : b\r\n\r\n", 400),
+    "a coding among the trailers": (CHUNKED + b"0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "a chunk size with a plus": (CHUNKED + b"+1\r\na\r\n0\r\n\r\n", 400),
+    "a chunk size with an underscore": (CHUNKED + b"1_0\r\na\r\n0\r\n\r\n", 400),
+    "a line end in a quoted chunk extension": (CHUNKED + b'1;a="\r\n"\r\na\r\n0\r\n\r\n', 400),
+    "CR twice after a chunk size": (CHUNKED + b"1\r\r\na\r\n0\r\n\r\n", 400),
     "a length among the trailers": (CHUNKED + b"0\r\nContent-Length: 3\r\n\r\n", 400),
 }
 
@@ -107,6 +118,9 @@ ACCEPTED = {
     "trailers": (CHUNKED + b"3\r\nabc\r\n0\r\nA: b\r\n\r\n", b"POST / abc"),
     "an absolute target": (b"GET http://x/a?b HTTP/1.1\r\n" + HOST + b"\r\n", b"GET /a?b "),
     "an absolute target without a path": (b"GET http://x HTTP/1.1\r\n" + HOST + b"\r\n", b"GET / "),
+    "a Host with a port": (b"GET / HTTP/1.1\r\nHost: a_b-c.d:80\r\n\r\n", b"GET / "),
+    "an IPv6 Host": (b"GET / HTTP/1.1\r\nHost: [fe80::1%25eth0]:80\r\n\r\n", b"GET / "),
+    "an empty Host": (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", b"GET / "),
     "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", b"OPTIONS * "),
     "HTTP/1.0 without Host": (b"GET / HTTP/1.0\r\n\r\n", b"GET / "),
     "an offer to upgrade": (
@@ -256,10 +270,13 @@ async def test_a_bad_request_behind_good_ones_is_refused_after_their_answers(ser
         assert await wire.closed()
 
 
-async def test_what_follows_a_chunked_body_at_once_is_not_guessed_at(serve, echo):
+@pytest.mark.parametrize(
+    "behind", [GET + b"\r\n", POST + b"Content-Length: 2\r\n\r\nde", CHUNKED + b"2\r\nde\r\n0\r\n\r\n"]
+)
+async def test_what_follows_a_chunked_body_at_once_is_not_guessed_at(serve, echo, behind):
     served = await serve(echo)
     async with await served.dial() as wire:
-        answer = await wire.ask(CHUNKED + b"3\r\nabc\r\n0\r\n\r\n" + GET + b"\r\n")
+        answer = await wire.ask(CHUNKED + b"3\r\nabc\r\n0\r\n\r\n" + behind)
         assert (answer.body, answer.headers[b"connection"]) == (b"POST / abc", b"close")
         assert await wire.closed()
 

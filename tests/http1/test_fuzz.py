@@ -149,10 +149,10 @@ def requests(draw: Any, *, chunked: bool) -> bytes:
 
 
 @st.composite
-def conversations(draw: Any) -> bytes:
-    """Several requests; only the last may be chunked, because what follows a chunked one at once is not served."""
-    plain = draw(st.lists(requests(chunked=False), max_size=3))
-    return b"".join(plain) + draw(requests(chunked=draw(st.booleans())))
+def conversations(draw: Any, *, chunked: bool = False) -> bytes:
+    """Several requests. `chunked`: any may be, not only the last, though what follows one at once is not served."""
+    first = draw(st.lists(st.one_of(requests(chunked=False), requests(chunked=chunked)), max_size=3))
+    return b"".join(first) + draw(requests(chunked=draw(st.booleans())))
 
 
 @st.composite
@@ -186,8 +186,8 @@ DAMAGE = [
 
 @st.composite
 def damaged(draw: Any) -> bytes:
-    raw = draw(conversations())
-    for _ in range(draw(st.integers(1, 4))):
+    raw = draw(conversations(chunked=True))
+    for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(raw)))
         cut = draw(st.sampled_from([0, 0, 1, 2, 10]))
         raw = raw[:at] + draw(st.one_of(st.sampled_from(DAMAGE), st.binary(max_size=3))) + raw[at + cut :]

@@ -258,7 +258,8 @@ class _Link(asyncio.Protocol):
     # -- llhttp's calls
 
     def on_message_begin(self) -> None:
-        self._excess = self._complete
+        if self._complete:
+            raise HttpParserError("bytes after the answer")  # before the body of another becomes more of this one
 
     def on_header(self, name: bytes, value: bytes) -> None:
         answer = self._answer

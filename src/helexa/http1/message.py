@@ -25,6 +25,7 @@ BODILESS = frozenset((204, 304))
 _REQUEST_LINE = re.compile(rb"([A-Z]+) ([!-~]+) HTTP/1\.([01])\r\n")
 _OTHER_VERSION = re.compile(rb"[A-Z]+ [!-~]+(?: HTTP/(?!1\.[01]\r)[0-9](?:\.[0-9])?)?\r\n")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+_HOST = re.compile(rb"(?:[\w.~%-]*|\[[\w:.%~-]+\])(?::[0-9]*)?")
 _SINGLE = b"host content-length transfer-encoding content-type expect authorization".split()
 # Framing and the connection belong to this room; what a handler or caller says about them is dropped.
 _OURS = frozenset(b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade".split())
@@ -223,8 +224,12 @@ def _settle_framing(request: Request, limits: Limits) -> None:
     index, target = request._index, request.target  # pyright: ignore[reportPrivateUsage]
     if len(index) != len(request.headers):
         _refuse_repeated(request, index)
-    if b"host" not in index and request.http11:
-        raise _bad("HTTP/1.1 needs a Host header.", target)
+    host = index.get(b"host")
+    if host is None:
+        if request.http11:
+            raise _bad("HTTP/1.1 needs a Host header.", target)
+    elif _HOST.fullmatch(host) is None:
+        raise _bad("The Host header is no host.", target)
     length = index.get(b"content-length")
     if not _SELDOM.isdisjoint(index):
         _settle_seldom(request, index, target)
@@ -315,7 +320,8 @@ class ChunkedBody:
         return self.complete
 
     def on_message_begin(self) -> None:
-        self.excess = self.complete
+        if self.complete:
+            raise HttpParserError("bytes after the body")  # before llhttp takes another one's body for more of this one
 
     def on_body(self, data: bytes) -> None:
         self.content += data
