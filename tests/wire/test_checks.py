@@ -39,7 +39,7 @@ def test_every_real_chat_client_passes(name: str, body: dict[str, Any]) -> None:
         {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
         {"response_format": {"type": "json_object"}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
-        {"modalities": ["text"], "audio": None},
+        {"modalities": ["text"], "audio": None, "functions": []},
     ],
 )
 def test_what_an_engine_may_know_is_let_through(fields: dict[str, Any]) -> None:
@@ -58,6 +58,7 @@ def test_what_an_engine_may_know_is_let_through(fields: dict[str, Any]) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.image_url"),
         ({"modalities": ["audio"]}, "modalities"),
+        ({"functions": [{"name": "f", "parameters": {}}]}, "functions"),
         ({"audio": {"voice": "a"}}, "audio"),
         ({"n": 0}, "n"),
         ({"max_tokens": 0}, "max_tokens"),

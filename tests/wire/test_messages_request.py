@@ -99,6 +99,21 @@ def test_a_reminder_that_is_one_already_is_not_wrapped_again() -> None:
     assert rendered(user(text("a")), {"role": "system", "content": said})[0]["content"] == f"a\n\n{said}"
 
 
+def test_a_system_message_for_one_turn_is_shown_until_the_user_speaks_again() -> None:
+    mind = {"role": "system", "content": "mind", "clear_at": "next_user_message"}
+    shown = "a\n\n<system-reminder>\nmind\n</system-reminder>"
+    assert rendered(user(text("a")), mind) == [{"role": "user", "content": shown}]
+    assert rendered(user(text("a")), mind, user(text("b"))) == [{"role": "user", "content": "a\n\nb"}]
+    kept = rendered(user(text("a")), {**mind, "clear_at": "never"}, user(text("b")))
+    assert kept == [{"role": "user", "content": f"{shown}\n\nb"}]
+
+
+def test_only_a_system_message_may_come_without_content() -> None:
+    assert rendered(user(text("a")), {"role": "system", "output_config": {"effort": "low"}})[0]["content"] == "a"
+    assert refused({"role": "user"}).param == "messages.0.content"
+    assert refused(user(text("a")), {"role": "assistant"}).param == "messages.1.content"
+
+
 def test_a_system_message_before_the_first_turn_joins_the_system_prompt() -> None:
     out = rendered({"role": "system", "content": "b"}, user(text("c")), system="a")
     assert out == [{"role": "system", "content": "a\n\nb"}, {"role": "user", "content": "c"}]
@@ -182,10 +197,9 @@ def test_search_results_and_compactions_become_text() -> None:
     assert rendered(user(text("a"), {"type": "compaction"}))[0]["content"] == "a"
 
 
-def test_blocks_only_the_vendor_can_write_are_left_out_and_noted() -> None:
-    body = {
-        "messages": [user(text("a")), assistant({"type": "server_tool_use", "id": "s"}, text("b")), user(text("c"))]
-    }
+@pytest.mark.parametrize("kind", ["server_tool_use", "mcp_tool_listing", "advisor_tool_result", "fallback"])
+def test_blocks_only_the_vendor_can_write_are_left_out_and_noted(kind: str) -> None:
+    body = {"messages": [user(text("a")), assistant({"type": kind, "id": "s"}, text("b")), user(text("c"))]}
     exchange = messages(body)
     assert exchange.notices == ("messages.1.content.0.type",)
     assert [message["content"] for message in chat_of(exchange)["messages"]] == ["a", "b", "c"]
@@ -355,6 +369,45 @@ def test_deferred_tools_are_left_out_until_the_conversation_brings_them_in() -> 
     assert "g" in out["messages"][2]["content"]
 
 
+def changed(kind: str, **tool: Any) -> dict[str, Any]:
+    return {"role": "system", "content": [{"type": f"tool_{kind}", "tool": tool}]}
+
+
+def test_tools_come_and_go_in_mid_conversation() -> None:
+    tools = [F, {**F, "name": "g", "defer_loading": True}]
+    brought = changed("addition", type="tool_reference", name="g")
+    defined = changed("addition", type="tool_definition", definition={**F, "name": "h"})
+    gone = changed("removal", type="tool_reference", name="f")
+    back = changed("addition", type="tool_reference", name="f")
+    anew = changed("addition", type="tool_definition", definition={**F, "description": "new"})
+
+    def offered(*changes: Any) -> list[tuple[str, str]]:
+        out = chat(user(text("a")), *changes, user(text("b")), tools=tools)
+        assert out["messages"] == [{"role": "user", "content": "a\n\nb"}]
+        return [(tool["function"]["name"], tool["function"]["description"]) for tool in out["tools"]]
+
+    assert offered(brought, defined, gone) == [("g", "d"), ("h", "d")]
+    assert offered(gone, back) == [("f", "d")]
+    assert offered(gone, anew) == [("f", "new")]
+
+
+def test_a_summary_brings_the_tool_changes_of_what_it_stands_for() -> None:
+    gone = changed("removal", type="tool_reference", name="f")["content"]
+    out = chat(user({"type": "compaction", "content": "so far", "tool_changes": gone}), tools=[F, {**F, "name": "g"}])
+    assert out["messages"] == [{"role": "user", "content": "so far"}]
+    assert [tool["function"]["name"] for tool in out["tools"]] == ["g"]
+
+
+def test_a_change_of_tools_that_the_vendor_runs_is_noted_and_one_that_says_nothing_is_refused() -> None:
+    hosted = changed("addition", type="mcp_toolset_reference", server_name="s")
+    assert messages({"messages": [user(text("a")), hosted]}).notices == ("messages.1.content.0.tool.type",)
+    nameless = changed("addition", type="tool_definition", definition={"input_schema": {}})
+    at = "messages.1.content.0.tool"
+    assert refused(user(text("a")), changed("removal", type="tool_reference")).param == f"{at}.name"
+    assert refused(user(text("a")), changed("addition", type="tool_definition")).param == f"{at}.definition"
+    assert refused(user(text("a")), nameless).param == f"{at}.definition.name"
+
+
 def test_typed_client_tools_get_their_schema() -> None:
     typed = [
         {"type": "bash_20250124", "name": "bash"},
@@ -449,6 +502,7 @@ def test_sampling_fields_are_accepted_on_every_protocol_version(version: str | N
     [
         ({"type": "enabled", "budget_tokens": 2048}, {"enable_thinking": True}, 2048),
         ({"type": "adaptive", "display": "omitted"}, None, None),
+        ({"type": "between_tools"}, None, None),
         ({"type": "disabled"}, {"enable_thinking": False}, None),
     ],
 )
@@ -508,7 +562,9 @@ def test_fields_that_change_nothing_are_ignored_and_noted() -> None:
     assert exchange.request == messages().request
 
 
-@pytest.mark.parametrize(("field", "value"), [("mcp_servers", [{"url": "x"}]), ("container", "c"), ("messages", [])])
+@pytest.mark.parametrize(
+    ("field", "value"), [("mcp_servers", [{"url": "x"}]), ("container", "c"), ("compaction", {}), ("messages", [])]
+)
 def test_fields_whose_loss_would_change_the_meaning_are_refused(field: str, value: Any) -> None:
     assert refused(**{field: value}).param == field
 

@@ -39,6 +39,10 @@ BODIES += [
             {"type": "document", "title": "t", "source": {"type": "text", "data": "d", "media_type": "text/plain"}},
             {"type": "search_result", "title": "t", "source": "s", "content": [{"type": "text", "text": "x"}]},
             {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}},
+        ]}, {"role": "system", "clear_at": "never", "content": [
+            {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": {
+                "name": "g", "input_schema": {}, "defer_loading": False}}},
+            {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "f"}},
         ]}],
     }),
     ("full responses", "responses", {
@@ -47,7 +51,8 @@ BODIES += [
         "text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": True}},
         "reasoning": {"effort": "low", "summary": "auto"}, "tool_choice": {"type": "function", "name": "f"},
         "tools": [{"type": "function", "name": "f", "parameters": {}, "strict": None}],
-        "input": [{"role": "user", "content": [{"type": "input_image", "image_url": "https://x/y", "detail": "low"}]},
+        "input": [{"type": "additional_tools", "tools": [{"type": "function", "name": "g", "parameters": {}}]},
+                  {"role": "user", "content": [{"type": "input_image", "image_url": "https://x/y", "detail": "low"}]},
                   {"type": "custom_tool_call", "call_id": "c", "name": "n", "input": "i"},
                   {"type": "custom_tool_call_output", "call_id": "c", "output": "o"}],
     }),

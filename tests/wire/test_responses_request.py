@@ -243,6 +243,18 @@ def test_codexs_namespaces_are_flattened_and_its_hosted_tools_skipped() -> None:
     assert "tools.3.type" in exchange.notices
 
 
+def test_tools_that_an_item_brings_along_are_offered_with_the_others() -> None:
+    more = {"type": "additional_tools", "role": "developer", "tools": [NAMESPACE, {**FUNCTION, "name": "g"}]}
+    exchange = responses({"tools": [FUNCTION], "input": [item("user", said("hi")), more], "tool_choice": "required"})
+    assert [tool["function"]["name"] for tool in chat_of(exchange)["tools"]] == ["f", "ns__f", "g"]
+    assert exchange.notices == ("input.1.tools.0.tools.1.type",)
+    assert refused(item("user", said("hi")), {"type": "additional_tools", "tools": 5}).param == "input.1.tools"
+
+
+def test_a_conversation_that_is_to_be_compacted_here_is_refused() -> None:
+    assert refused(item("user", said("hi")), {"type": "compaction_trigger"}).param == "input.1.type"
+
+
 def test_a_flattened_name_never_meets_another_one() -> None:
     plain = {**FUNCTION, "name": "ns__f"}
     other = {"type": "namespace", "name": "ns__f_", "tools": []}

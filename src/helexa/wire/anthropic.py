@@ -125,8 +125,51 @@ class ContainerUpload(HostedBlock, frozen=True, tag_field="type", tag="container
     pass
 
 
+class AdvisorResult(HostedBlock, frozen=True, tag_field="type", tag="advisor_tool_result"):
+    pass
+
+
+class Fallback(HostedBlock, frozen=True, tag_field="type", tag="fallback"):
+    pass
+
+
+class McpToolListing(HostedBlock, frozen=True, tag_field="type", tag="mcp_tool_listing"):
+    pass
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A custom tool, or a typed one that the vendor (or the client, for `bash_…`) knows how to run."""
+
+    name: str | None = None
+    type: str | None = None
+    description: str | None = None
+    input_schema: MaybeObject = UNSET
+    strict: bool | None = None
+    defer_loading: bool | None = None
+
+
+class ChangedTool(msgspec.Struct, frozen=True):
+    """A `tool_reference` by its name, or a `tool_definition`; the other kinds are of tools that the vendor runs."""
+
+    type: str
+    name: str | None = None
+    definition: Tool | None = None
+
+
+class ToolAddition(msgspec.Struct, frozen=True, tag_field="type", tag="tool_addition"):
+    tool: ChangedTool
+
+
+class ToolRemoval(msgspec.Struct, frozen=True, tag_field="type", tag="tool_removal"):
+    tool: ChangedTool
+
+
+ToolChange: TypeAlias = ToolAddition | ToolRemoval
+
+
 class Compaction(msgspec.Struct, frozen=True, tag_field="type", tag="compaction"):
     content: str | None = None
+    tool_changes: list[ToolChange] | None = None
 
 
 ResultBlock: TypeAlias = Text | Image | Document | SearchResult | ToolReference
@@ -141,6 +184,9 @@ Hosted: TypeAlias = (
     | McpToolUse
     | McpToolResult
     | ContainerUpload
+    | AdvisorResult
+    | Fallback
+    | McpToolListing
 )
 Block: TypeAlias = (
     Text
@@ -153,24 +199,18 @@ Block: TypeAlias = (
     | Thinking
     | RedactedThinking
     | Compaction
+    | ToolChange
     | Hosted
 )
 
 
 class Message(msgspec.Struct, frozen=True):
+    """Only a system message may come without content: it then sets something for its turn. One that is to be cleared
+    `next_user_message` is shown to the model until a user's message follows it."""
+
     role: Literal["user", "assistant", "system"]
-    content: str | list[Block]
-
-
-class Tool(msgspec.Struct, frozen=True):
-    """A custom tool, or a typed one that the vendor (or the client, for `bash_…`) knows how to run."""
-
-    name: str | None = None
-    type: str | None = None
-    description: str | None = None
-    input_schema: MaybeObject = UNSET
-    strict: bool | None = None
-    defer_loading: bool | None = None
+    content: str | list[Block] | None = None
+    clear_at: Annotated[str, words("next_user_message", "never")] | None = None
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
@@ -182,7 +222,7 @@ class ToolChoice(msgspec.Struct, frozen=True):
 
 
 class ThinkingConfig(msgspec.Struct, frozen=True):
-    type: Annotated[str, words("enabled", "adaptive", "disabled")]
+    type: Annotated[str, words("enabled", "adaptive", "between_tools", "disabled")]
     budget_tokens: Natural | None = None
 
 
@@ -232,6 +272,7 @@ class Request(Prompt, frozen=True, kw_only=True):
     """`POST /v1/messages`."""
 
     max_tokens: Count
+    compaction: Unsupported = UNSET
 
 
 REQUEST = msgspec.json.Decoder(Request)

@@ -39,6 +39,8 @@ def check_chat(body: bytes) -> shapes.Request:
         raise intake.refuse("modalities", "audio is not supported by this server")
     if intake.given(request.audio):
         raise intake.refuse("audio", "is not supported by this server")
+    if request.functions:
+        raise intake.refuse("functions", "is not supported by this server; send them as tools")
     if request.response_format is not None:
         _format(request.response_format)
     names = _tools(request.tools) if request.tools else _NO_NAMES

@@ -226,6 +226,7 @@ class Request(Generation, frozen=True, kw_only=True, gc=False):
     verbosity: str | None = None
     modalities: list[str] | None = None
     audio: Unsupported = UNSET
+    functions: Annotated[list[msgspec.Raw], Meta(extra_json_schema={"maxItems": 0})] | None = None
 
 
 Tokens: TypeAlias = str | list[str | Natural | list[Natural]]

@@ -77,6 +77,12 @@ class Tool(msgspec.Struct, frozen=True):
     tools: list[Tool] | None = None
 
 
+class AdditionalTools(msgspec.Struct, frozen=True):
+    """An item of the input that offers more tools."""
+
+    tools: list[Tool]
+
+
 class AllowedTool(msgspec.Struct, frozen=True):
     type: str | None = None
     name: str | None = None
@@ -149,6 +155,7 @@ FUNCTION_CALL = msgspec.json.Decoder(FunctionCall)
 CUSTOM_CALL = msgspec.json.Decoder(CustomCall)
 CALL_OUTPUT = msgspec.json.Decoder(CallOutput)
 REASONING = msgspec.json.Decoder(Reasoning)
+ADDITIONAL_TOOLS = msgspec.json.Decoder(AdditionalTools)
 REFERENCE = msgspec.json.Decoder(Reference)
 
 

@@ -50,6 +50,10 @@ class _Reading:
 
     can: Capabilities
     loaded: set[str] = field(default_factory=set[str])  # deferred tools that the conversation has brought in
+    removed: set[str] = field(default_factory=set[str])  # tools that it has taken away
+    defined: dict[str, tuple[str, shapes.Tool]] = field(  # tools that it has defined, by name, and where
+        default_factory=dict[str, tuple[str, shapes.Tool]]
+    )
     notices: set[str] = field(default_factory=set[str])
 
 
@@ -106,6 +110,8 @@ def _refuse_state(request: shapes.Prompt) -> None:
         raise intake.refuse("mcp_servers", "is not supported by this server")
     if intake.given(request.container):
         raise intake.refuse("container", "is not supported by this server")
+    if isinstance(request, shapes.Request) and intake.given(request.compaction):
+        raise intake.refuse("compaction", "is not supported by this server; summarise the conversation yourself")
     if not request.messages:
         raise intake.refuse("messages", "at least one message is required")
 
@@ -155,15 +161,20 @@ def _without_billing(text: str) -> str:
 
 def _turns(messages: list[shapes.Message], reading: _Reading) -> list[Turn]:
     turns: list[Turn] = []
+    last_user = max((index for index, message in enumerate(messages) if message.role == "user"), default=-1)
     for index, message in enumerate(messages):
-        at = f"messages.{index}"
-        parts = _parts(message.content, message.role, f"{at}.content", reading)
-        if parts or message.role == "user":
+        parts = _parts(message.content, message.role, f"messages.{index}.content", reading)
+        cleared = message.clear_at == "next_user_message" and index < last_user
+        if (parts and not cleared) or message.role == "user":
             turns.append(Turn(message.role, parts))
     return turns
 
 
-def _parts(content: str | list[shapes.Block], role: Role, at: str, reading: _Reading) -> tuple[Part, ...]:
+def _parts(content: str | list[shapes.Block] | None, role: Role, at: str, reading: _Reading) -> tuple[Part, ...]:
+    if content is None:
+        if role != "system":
+            raise intake.refuse(at, "Field required")
+        return ()
     if isinstance(content, str):
         return (TextPart(content),) if content else ()
     parts: list[Part] = []
@@ -180,13 +191,37 @@ def _block(block: shapes.Block, role: Role, at: str, reading: _Reading) -> Seque
         _belongs(role, "user", at)
         return (_result(block, at, reading),)
     if isinstance(block, shapes.Compaction):
+        for index, change in enumerate(block.tool_changes or ()):
+            _change(change, f"{at}.tool_changes.{index}.tool", reading)
         return (TextPart(block.content),) if block.content else ()
+    if isinstance(block, shapes.ToolAddition | shapes.ToolRemoval):
+        _change(block, f"{at}.tool", reading)
+        return ()
     if isinstance(block, shapes.HostedBlock):
         reading.notices.add(f"{at}.type")
         return ()
     if not isinstance(block, shapes.Text):
         _belongs(role, "user", at)
     return _user_block(block, at, reading)
+
+
+def _change(change: shapes.ToolChange, at: str, reading: _Reading) -> None:
+    """A tool comes or goes in the middle of the conversation."""
+    tool = change.tool
+    if tool.type == "tool_definition":
+        definition, at = _need(tool.definition, at, "definition"), f"{at}.definition"
+        name = definition.name or at
+        reading.defined[name] = (at, definition)
+    elif tool.type == "tool_reference":
+        name = _need(tool.name, at, "name")
+    else:
+        reading.notices.add(f"{at}.type")
+        return
+    if isinstance(change, shapes.ToolRemoval):
+        reading.removed.add(name)
+    else:
+        reading.removed.discard(name)
+        reading.loaded.add(name)
 
 
 def _belongs(role: Role, wanted: Role, at: str) -> None:
@@ -270,11 +305,11 @@ def _need(value: _T | None, at: str, name: str) -> _T:
 
 
 def _tools(tools: list[shapes.Tool], reading: _Reading) -> tuple[Tool, ...]:
+    declared = [(f"tools.{index}", tool) for index, tool in enumerate(tools) if tool.name not in reading.defined]
     out: list[Tool] = []
-    for index, tool in enumerate(tools):
-        if tool.defer_loading and tool.name not in reading.loaded:
+    for at, tool in (*declared, *reading.defined.values()):
+        if tool.name in reading.removed or (tool.defer_loading and tool.name not in reading.loaded):
             continue
-        at = f"tools.{index}"
         if intake.given(tool.input_schema):
             schema = intake.an_object(tool.input_schema, f"{at}.input_schema")
             out.append(Tool(_need(tool.name, at, "name"), tool.description, schema, tool.strict))
@@ -341,13 +376,14 @@ def _thinking(request: shapes.Prompt) -> Thinking:
         raise intake.refuse("output_config.effort", f"Input should be one of {', '.join(EFFORTS)}, not '{effort}'")
     known = EFFORTS.get(effort or "")
     wanted = request.thinking
-    if wanted is None or wanted.type == "adaptive":
+    if wanted is None or wanted.type in ("adaptive", "between_tools"):
         return Thinking(effort=known)
     if wanted.type == "disabled":
         return Thinking(on=False)
     if wanted.type == "enabled":
         return Thinking(on=True, budget_tokens=wanted.budget_tokens, effort=known)
-    raise intake.refuse("thinking.type", f"Input should be 'enabled', 'adaptive' or 'disabled', not '{wanted.type}'")
+    problem = f"Input should be 'enabled', 'adaptive', 'between_tools' or 'disabled', not '{wanted.type}'"
+    raise intake.refuse("thinking.type", problem)
 
 
 class _UserId(msgspec.Struct):

@@ -8,7 +8,7 @@ refused request is a dead client. State that lives elsewhere (`previous_response
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -76,8 +76,8 @@ def read_responses(
     _refuse_state(request)
     notices = set(fields) - shapes.HONOURED
     names = Names()
-    tools = read_tools(request.tools or [], names, can, notices)
     items = _items(request, lookup, notices)
+    tools = read_tools(list(_offered(request, items)), names, can, notices)
     system, turns = settle(_turns(request, items, names, can, notices), _Words(), mid_system=can.mid_system)
     if not turns and not system:
         raise intake.refuse("input", "at least one item is required")
@@ -161,6 +161,15 @@ def _resolved(raw: msgspec.Raw, at: str, lookup: Lookup, notices: set[str]) -> l
     return [_Item(found, at) for found in stored or ()]
 
 
+def _offered(request: shapes.Request, items: list[_Item]) -> Iterator[tuple[str, shapes.Tool]]:
+    """Every tool with where it stands: the request's own, and those that its items bring along."""
+    yield from ((f"tools.{index}", tool) for index, tool in enumerate(request.tools or ()))
+    for item in items:
+        if intake.read(shapes.ITEM_KIND, item.raw, item.at).type == "additional_tools":
+            more = intake.read(shapes.ADDITIONAL_TOOLS, item.raw, item.at).tools
+            yield from ((f"{item.at}.tools.{index}", tool) for index, tool in enumerate(more))
+
+
 def _turns(
     request: shapes.Request, items: list[_Item], names: Names, can: Capabilities, notices: set[str]
 ) -> list[Turn]:
@@ -189,6 +198,11 @@ def _turn(item: _Item, names: Names, can: Capabilities, notices: set[str]) -> Tu
         case "reasoning":
             text = _thought(intake.read(shapes.REASONING, item.raw, item.at))
             return Turn("assistant", (ThoughtPart(text),)) if text else None
+        case "additional_tools":
+            return None  # read with the other tools
+        case "compaction_trigger":
+            problem = "items of type 'compaction_trigger' are not supported; summarise the conversation yourself"
+            raise intake.refuse(f"{item.at}.type", problem)
         case _:
             notices.add(f"{item.at}.type")
             return None

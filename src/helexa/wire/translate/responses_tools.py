@@ -43,14 +43,16 @@ class Names:
         return self._full.get(flat, (None, flat))
 
 
-def read_tools(tools: list[shapes.Tool], names: Names, can: Capabilities, notices: set[str]) -> tuple[Tool, ...]:
-    """The functions among `tools`, namespaces flattened; what was skipped is added to `notices`."""
-    for tool in tools:
+def read_tools(
+    tools: list[tuple[str, shapes.Tool]], names: Names, can: Capabilities, notices: set[str]
+) -> tuple[Tool, ...]:
+    """The functions among `tools`, each with where it stands, namespaces flattened; what was skipped is added to
+    `notices`."""
+    for _, tool in tools:
         if tool.type == "function" and tool.name:
             names.reserve(tool.name)
     out: list[Tool] = []
-    for index, tool in enumerate(tools):
-        at = f"tools.{index}"
+    for at, tool in tools:
         if tool.type == "function":
             out.append(_function(tool, None, names, at))
         elif tool.type == "namespace":
