@@ -99,38 +99,22 @@ class Tail:
         return None
 
 
-class Journey:
+class Journey(msgspec.Struct, eq=False, gc=False):
     """One request's times, on the dispatcher's clock, and what came of it."""
 
-    __slots__ = (
-        "asked",
-        "began",
-        "decision",
-        "endpoint",
-        "first",
-        "model",
-        "node",
-        "refused",
-        "request_id",
-        "seated",
-        "stream",
-        "waited",
-    )
-
-    def __init__(self, began: float, request_id: str, decision: str, endpoint: str, asked: str, stream: bool) -> None:
-        self.began = began
-        self.request_id = request_id
-        self.decision = decision
-        self.endpoint = endpoint
-        self.asked = asked
-        self.stream = stream
-        self.model = ""
-        self.node = ""
-        self.refused = ""
-        """Why it came to no planner."""
-        self.seated: float | None = None
-        self.first: float | None = None
-        self.waited = False
+    began: float
+    request_id: str
+    decision: str
+    endpoint: str
+    asked: str
+    stream: bool
+    model: str = ""
+    node: str = ""
+    refused: str = ""
+    """Why it came to no planner."""
+    seated: float | None = None
+    first: float | None = None
+    waited: bool = False
 
 
 def settle(metrics: Metrics, journey: Journey, usage: Usage | None, now: float, error: str | None) -> None:

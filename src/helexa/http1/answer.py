@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
+import msgspec
+
 from helexa.base.errors import HelexaError
 from helexa.http1.alarm import NEVER
 
@@ -77,18 +79,16 @@ class Taker(Protocol):
     def end(self, error: Exception | None) -> None: ...
 
 
-class Whole:
+class Whole(msgspec.Struct, eq=False):
     """An answer of at most `max_bytes`, told of once: `done(whole)`. `error` says why there is none."""
 
-    __slots__ = ("_done", "_headers", "_left_bytes", "_link", "_pieces", "error", "status")
-
-    def __init__(self, link: Source, done: Callable[[Whole], None], max_bytes: int) -> None:
-        self.status = 0
-        self.error: Exception | None = None
-        self._link: Source | None = link
-        self._done: Callable[[Whole], None] | None = done
-        self._left_bytes = max_bytes
-        self._pieces: list[bytes] = []
+    _link: Source | None
+    _done: Callable[[Whole], None] | None
+    _left_bytes: int
+    _headers: dict[bytes, bytes] = {}
+    _pieces: list[bytes] = []
+    status: int = 0
+    error: Exception | None = None
 
     @property
     def body(self) -> bytes:

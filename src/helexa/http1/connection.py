@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Literal, Protocol, cast
 
+import msgspec
+
 from helexa.http1.alarm import NEVER, Alarm
 from helexa.http1.limits import Limits
 from helexa.http1.message import (
@@ -57,39 +59,27 @@ class Owner(Protocol):
     def farewell(self, conn: Connection, task: asyncio.Task[None] | None) -> None: ...
 
 
-class Reply:
+class Reply(msgspec.Struct, eq=False):
     """The writer of one answer. Nothing here blocks; a client that left turns every call into nothing.
 
     `on_gone` is called when the client leaves an answer that no task is at work on; `on_pressure(True)` when more than
     `write_high_bytes` wait to be sent, and `on_pressure(False)` when they are.
     """
 
-    __slots__ = (
-        "_bare",
-        "_chunked",
-        "_conn",
-        "_held",
-        "_left",
-        "finished",
-        "on_gone",
-        "on_pressure",
-        "request",
-        "started",
-        "status",
-    )
-
-    def __init__(self, conn: Connection, request: Request) -> None:
-        self._conn = conn
-        self.request = request
-        self._bare = request.method == "HEAD"  # the answer has a head only
-        self._chunked = request.http11
-        self._held = b""  # the head of a stream, waiting to leave with the first piece
-        self._left: int | None = None  # bytes still owed under a declared length
-        self.started = False
-        self.finished = False
-        self.status = 0
-        self.on_pressure: Callable[[bool], None] | None = None
-        self.on_gone: Callable[[], None] | None = None
+    _conn: Connection
+    request: Request
+    _bare: bool
+    """The answer has a head only."""
+    _chunked: bool
+    _held: bytes = b""
+    """The head of a stream, waiting to leave with the first piece."""
+    _left: int | None = None
+    """Bytes still owed under a declared length."""
+    started: bool = False
+    finished: bool = False
+    status: int = 0
+    on_pressure: Callable[[bool], None] | None = None
+    on_gone: Callable[[], None] | None = None
 
     @property
     def paused(self) -> bool:
@@ -382,7 +372,7 @@ class Connection(asyncio.Protocol):
             self._chunks = None
         self.phase, self.deadline = "busy", NEVER
         self._last = not request.keep_alive
-        self._reply = reply = Reply(self, request)
+        self._reply = reply = Reply(self, request, request.method == "HEAD", request.http11)
         self._server.in_flight += 1
         self._handling = True
         try:

@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Self
 from urllib.parse import unquote
 
+import msgspec
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from helexa.http1.limits import Limits
@@ -47,60 +49,56 @@ class Refusal(Exception):
         self.target = target
 
 
-class Request:
+class Request(msgspec.Struct, eq=False, gc=False):
     """One request, complete. Header names are lower-case; `path` is percent-decoded, `target` is what was sent."""
 
-    __slots__ = (
-        "_index",
-        "body",
-        "chunked",
-        "expects_continue",
-        "headers",
-        "http11",
-        "keep_alive",
-        "length",
-        "method",
-        "path",
-        "peer",
-        "query",
-        "target",
-    )
+    method: str
+    target: bytes
+    path: str
+    query: str
+    headers: list[Header]
+    fields: dict[bytes, bytes]
+    """The headers by name; of a repeated one, the last."""
+    http11: bool
+    peer: str
+    keep_alive: bool
+    length: int = 0
+    chunked: bool = False
+    expects_continue: bool = False
+    body: bytes = b""
 
-    def __init__(self, method: str, target: bytes, headers: list[Header], http11: bool, peer: str = "") -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.http11 = http11
-        self.peer = peer
-        self.body = b""
-        self.path, self.query = _split(target)
-        self._index = dict(headers)
-        self.length = 0
-        self.chunked = self.expects_continue = False
-        self.keep_alive = http11
+    @classmethod
+    def of(cls, method: str, target: bytes, headers: list[Header], http11: bool, peer: str = "") -> Self:
+        """A request without a body, whose framing is not looked at yet."""
+        path, query = _split(target)
+        return cls(method, target, path, query, headers, dict(headers), http11, peer, http11)
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the header `name` (lower-case); of a repeated one, the last."""
-        return self._index.get(name)
+        return self.fields.get(name)
 
     def among(self, names: frozenset[bytes]) -> frozenset[bytes]:
         """Which of `names` (lower-case) this request has a header of."""
-        return names.intersection(self._index)
+        return names.intersection(self.fields)
 
     def again(self, length: bytes, length_bytes: int) -> Request:
         """A request with this one's head, but for the value of its Content-Length."""
-        twin = Request.__new__(Request)
-        twin.method, twin.target, twin.path, twin.query = self.method, self.target, self.path, self.query
-        twin.http11, twin.keep_alive, twin.peer = self.http11, self.keep_alive, self.peer
-        twin.chunked = twin.expects_continue = False
-        twin.body = b""
-        twin.length = length_bytes
-        if self._index[b"content-length"] == length:
-            twin.headers, twin._index = self.headers, self._index
-        else:
-            twin._index = {**self._index, b"content-length": length}
-            twin.headers = [(name, length if name == b"content-length" else value) for name, value in self.headers]
-        return twin
+        headers, fields = self.headers, self.fields
+        if fields[b"content-length"] != length:
+            fields = {**fields, b"content-length": length}
+            headers = [(name, length if name == b"content-length" else value) for name, value in headers]
+        return Request(
+            self.method,
+            self.target,
+            self.path,
+            self.query,
+            headers,
+            fields,
+            self.http11,
+            self.peer,
+            self.keep_alive,
+            length_bytes,
+        )
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target.decode('latin-1')} from {self.peer}, {len(self.body)} bytes>"
@@ -143,7 +141,7 @@ def parse_head(raw: bytes, limits: Limits, peer: str = "") -> Request:
         raise Refusal(431, "headers_too_large", f"More than {limits.max_headers} headers.", target)
     if target[0] != 0x2F:
         target = _origin_form(target, method)
-    request = Request(method, target, fields, minor == b"1", peer)
+    request = Request.of(method, target, fields, minor == b"1", peer)
     _settle_framing(request, limits)
     return request
 
@@ -221,7 +219,7 @@ def _parse_fields(raw: bytes, target: bytes) -> list[Header]:
 
 def _settle_framing(request: Request, limits: Limits) -> None:
     """Where the body ends and whether the connection goes on: the one place that decides it."""
-    index, target = request._index, request.target  # pyright: ignore[reportPrivateUsage]
+    index, target = request.fields, request.target
     if len(index) != len(request.headers):
         _refuse_repeated(request, index)
     host = index.get(b"host")

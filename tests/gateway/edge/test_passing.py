@@ -65,7 +65,7 @@ async def test_only_headers_on_the_list_reach_a_neuron(edge: Edge) -> None:
 
 
 def passing(body: bytes, *headers: Header) -> Passing:
-    request = Request("POST", CHAT.encode(), list(headers), True)
+    request = Request.of("POST", CHAT.encode(), list(headers), True)
     request.body = b'{"model":"m","messages":[{"role":"user","content":"x"}]' + body + b"}"
     return Passing(request, CHAT)
 

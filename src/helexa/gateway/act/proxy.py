@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import msgspec
+
 from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
 from helexa.gateway.config import Gateway
@@ -87,20 +89,18 @@ class Heard(Protocol):
     def header(self, name: bytes) -> bytes | None: ...
 
 
-class Trip:
+class Trip(msgspec.Struct, eq=False):
     """One request under way: what is asked, by whom, the record of it, and where it cannot be served."""
 
-    __slots__ = ("attempts", "avoid", "body", "call", "carried", "failures", "journey", "reply")
-
-    def __init__(self, call: Call, reply: Reply, journey: Journey, carried: Headers) -> None:
-        self.call = call
-        self.reply = reply
-        self.journey = journey
-        self.carried = carried  # the client's headers that go along
-        self.body = b""
-        self.attempts = 0
-        self.failures = 0
-        self.avoid: frozenset[str] = frozenset()
+    call: Call
+    reply: Reply
+    journey: Journey
+    carried: Headers
+    """The client's headers that go along."""
+    body: bytes = b""
+    attempts: int = 0
+    failures: int = 0
+    avoid: frozenset[str] = frozenset()
 
 
 class Proxy:

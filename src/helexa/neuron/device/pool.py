@@ -32,10 +32,10 @@ FAILED_S = 60.0
 """... for so long; then it is tried again."""
 WATCH_S = 5.0
 SHORT_JOB_S = 60.0
-BEGUN = "load"
-"""The stage of a load whose turn has come."""
 """Unload, Prepare and Memory take moments; one that takes this long is stuck."""
 KEPT_EXIT_LINES = 8
+BEGUN = "load"
+"""The stage of a load whose turn has come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
