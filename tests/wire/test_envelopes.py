@@ -68,6 +68,18 @@ def test_a_prompt_that_is_too_long_is_said_in_the_words_clients_parse() -> None:
     assert json.loads(envelopes.openai(vague, request_id="r").body)["error"]["message"] == "too much"
 
 
+@pytest.mark.parametrize(
+    ("field", "named"),
+    [("messages", "input"), ("messages.3.content", "input"), ("max_tokens", "max_output_tokens"), ("tools", "tools"),
+     ("response_format.json_schema", "text.format"), ("temperature", "temperature"), (None, None)],
+)  # fmt: skip
+def test_a_field_of_the_neurons_request_is_named_as_the_responses_client_wrote_it(
+    field: str | None, named: str | None
+) -> None:
+    answer = envelopes.responses(Fault(status=400, param=field), request_id="r")
+    assert (answer.status, json.loads(answer.body)["error"]["param"]) == (400, named)
+
+
 def test_an_unknown_model_is_named_the_anthropic_way() -> None:
     error = errors.UnknownModel(model="x", hint="Did you mean y?")
     assert json.loads(envelopes.anthropic(error, request_id="r").body)["error"]["message"].startswith("model: x")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import msgspec
@@ -35,6 +36,13 @@ _ANTHROPIC_TYPE = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+_RESPONSES_FIELDS = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
+"""A neuron speaks of the chat request that it was sent; this is where the client said the same."""
 _RESPONSES_CODES = frozenset((CONTEXT, "rate_limit_exceeded", "insufficient_quota", "server_error", "invalid_prompt"))
 
 
@@ -73,6 +81,13 @@ def openai(error: HelexaError | Fault, *, request_id: str) -> Rendered:
     """The answer of the OpenAI dialects: `{"error": {message, type, param, code[, details]}}`."""
     fault = fault_of(error)
     return _rendered(fault, fault.status, {"error": _openai_error(fault)}, request_id)
+
+
+def responses(error: HelexaError | Fault, *, request_id: str) -> Rendered:
+    """The same for a Responses request, with the field named as it is there."""
+    fault = fault_of(error)
+    field = _RESPONSES_FIELDS.get((fault.param or "").partition(".")[0], fault.param)
+    return openai(replace(fault, param=field), request_id=request_id)
 
 
 def anthropic(error: HelexaError | Fault, *, request_id: str) -> Rendered:

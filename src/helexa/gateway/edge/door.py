@@ -125,7 +125,7 @@ class Door:
             if exchange.record is not None:
                 self._shelf.put(exchange.record, exchange.items)
 
-        return Translated(exchange, asked, envelopes.openai, session_of(request), keep)
+        return Translated(exchange, asked, envelopes.responses, session_of(request), keep)
 
     async def _count(self, request: Request, reply: Reply) -> None:
         try:
