@@ -22,3 +22,12 @@ def test_a_good_file_is_told_of_however_it_is_named(words: list[str], capsys: py
 def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cortex.main, "config", "check", "nosuch.toml") == 1
     assert "nosuch.toml: cannot be read" in capsys.readouterr().err
+
+
+def test_where_there_is_no_file_by_default_it_is_said_how_to_name_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("helexa.gateway.config.DEFAULT_PATH", tmp_path / "cortex.toml")
+    for words in (["config", "check"], ["serve"]):
+        assert run(cortex.main, *words) == 1
+        assert f"there is no {tmp_path}/cortex.toml; name yours with --config" in capsys.readouterr().err

@@ -174,6 +174,28 @@ def test_a_configuration_that_is_wrong_is_told(tmp_path: Path, capsys: pytest.Ca
     assert "port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("port", ["0", "-1", "99999"])
+def test_a_number_that_is_no_port_is_refused(config: str, capsys: pytest.CaptureFixture[str], port: str) -> None:
+    """It was cut to 16 bits once, and another port listened on."""
+    assert run(main, "serve", "--config", config, "--port", port) == 1
+    assert f"must be between 1 and 65535, not {port}" in capsys.readouterr().err
+
+
+def test_a_level_that_the_log_does_not_have_is_refused(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, "serve", "--config", config, "--log-level", "loud") == 2
+    assert '"DEBUG", "INFO"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["preflight", "pull"])
+def test_a_path_is_no_model_id_and_it_is_said_how_it_becomes_one(
+    tmp_path: Path, config: str, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(tiny_llama())
+    assert run(main, word, str(path), "--config", config) == 1
+    assert f"write file:{path}" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_read_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     app = App()
 

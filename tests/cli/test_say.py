@@ -10,7 +10,7 @@ import sys
 import pytest
 from cyclopts import App
 
-from helexa.cli import cortex, explain, say
+from helexa.cli import cortex, explain, link, say
 
 from .run import run
 
@@ -80,3 +80,13 @@ def test_a_conversation_cannot_be_told_as_json(
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert run(cortex.main, "chat", "--model", "any", "--json") == 2
     assert "give a prompt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", ["127.0.0.1:9", "http://127.0.0.1:9/", "http://127.0.0.1:9/v1"])
+def test_a_gateway_may_be_named_as_one_would(named: str) -> None:
+    assert link.url_of(named) == "http://127.0.0.1:9"
+
+
+def test_what_answers_and_is_no_gateway_is_called_so() -> None:
+    assert "is a gateway there?" in link.refused("http://x", 404, "<html>").message
+    assert link.refused("http://x", 404, {"error": {"message": "no such model"}}).message == "no such model"

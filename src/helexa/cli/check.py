@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from helexa.cli.link import AsJson
-from helexa.cli.say import as_json
+from helexa.cli.say import as_json, fail
 
 
 def check(config: Annotated[Path | None, Parameter(name=("--config", "-c"))] = None, *, json: AsJson = False) -> None:
@@ -23,7 +23,7 @@ def check(config: Annotated[Path | None, Parameter(name=("--config", "-c"))] = N
     from helexa.gateway.app import read_files
     from helexa.gateway.config import DEFAULT_PATH
 
-    path = config or DEFAULT_PATH
+    path = config or the_default(DEFAULT_PATH)
     found, models = read_files(path)
     if json:
         as_json(
@@ -35,3 +35,10 @@ def check(config: Annotated[Path | None, Parameter(name=("--config", "-c"))] = N
     print(f"{where}: {len(models.models)} models, {len(models.aliases)} aliases")
     if bool(os.environ.get("CORTEX_GATEWAY__LISTEN")):
         print("note: CORTEX_GATEWAY__LISTEN is set and wins over the file")
+
+
+def the_default(path: Path) -> Path:
+    """Where the file is when nobody named one."""
+    if not path.exists():
+        fail(f"there is no {path}; name yours with --config (examples/cortex.toml shows every key)")
+    return path

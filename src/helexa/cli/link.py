@@ -32,8 +32,9 @@ class GatewayRefused(HelexaError):
 
 
 def url_of(endpoint: str | None) -> str:
-    """The gateway's base address, without a trailing slash."""
-    return (endpoint or os.environ.get("CORTEX_URL") or DEFAULT).rstrip("/").removesuffix("/v1")
+    """The gateway's base address, without a trailing slash; `host:port` is one, too."""
+    given = (endpoint or os.environ.get("CORTEX_URL") or DEFAULT).rstrip("/").removesuffix("/v1")
+    return given if "://" in given else f"http://{given}"
 
 
 def headers() -> dict[str, str]:
@@ -50,8 +51,13 @@ def call(method: str, endpoint: str | None, path: str, body: object = None, time
         raise NoGateway(url=url, reason=str(error) or type(error).__name__) from error
     found = decoded(answer)
     if answer.status_code >= 400:
-        raise GatewayRefused(message_in(found) or f"HTTP {answer.status_code}")
+        raise refused(url, answer.status_code, found)
     return found
+
+
+def refused(url: str, status: int, found: object) -> GatewayRefused:
+    """What a gateway said, or that whoever answers there is none."""
+    return GatewayRefused(message_in(found) or f"{url} answers with HTTP {status}: is a gateway there?")
 
 
 def decoded(answer: httpx2.Response) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -81,6 +82,8 @@ def spec_of(
     from helexa.base.errors import InvalidRequest
     from helexa.wire.control import ModelSpec
 
+    if model.endswith(".gguf") and Path(model).expanduser().is_file():
+        raise InvalidRequest(f"`{model}` is a file; write file:{Path(model).expanduser().resolve()}", param="model_id")
     if context is not None and context != "max" and not context.isdigit():
         raise InvalidRequest(f"--context is a number of tokens or `max`, not `{context}`", param="context")
     return ModelSpec(

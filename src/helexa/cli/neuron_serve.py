@@ -15,7 +15,7 @@ def serve(
     listen: str | None = None,
     insecure_permissions: Annotated[bool, Parameter(negative="")] = False,
     log_style: Literal["human", "json"] = "human",
-    log_level: str = "INFO",
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO",
 ) -> None:
     """Serve this host until SIGTERM or Ctrl-C: the first drains, a second one ends at once.
 
@@ -41,13 +41,15 @@ def serve(
     from helexa.base import descriptors, log
     from helexa.cli.say import fail
     from helexa.neuron import app
-    from helexa.neuron.config import load
+    from helexa.neuron.config import load, problems
 
-    log.set_up(log_style, log_level)
-    descriptors.allow_many()
     found = load(config, os.environ, insecure_ok=insecure_permissions)
     given = {"port": port, "listen": listen}
     found = msgspec.structs.replace(found, **{name: value for name, value in given.items() if value is not None})
+    if problem := next(problems(found), None):
+        fail(problem)
+    log.set_up(log_style, log_level)
+    descriptors.allow_many()
     try:
         app.main(found, ready=lambda url: print(f"neuron listens on {url}", flush=True))
     except OSError as error:

@@ -22,11 +22,12 @@ def serve(*, config: Annotated[Path | None, Parameter(name=("--config", "-c"))] 
     import os
 
     from helexa.base import descriptors, log
+    from helexa.cli.check import the_default
     from helexa.cli.say import fail
     from helexa.gateway import app
     from helexa.gateway.config import DEFAULT_PATH, load_cortex
 
-    path = config or DEFAULT_PATH
+    path = config or the_default(DEFAULT_PATH)
     found = load_cortex(path, os.environ)
     log.set_up(found.log.style, found.log.level)
     descriptors.allow_many()

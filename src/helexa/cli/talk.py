@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from helexa.cli.link import GatewayRefused, NoGateway, call, decoded, headers, message_in, url_of
+from helexa.cli.link import GatewayRefused, NoGateway, call, decoded, headers, message_in, refused, url_of
 from helexa.cli.say import fail
 
 
@@ -65,7 +65,7 @@ def stream(endpoint: str | None, body: dict[str, Any], score: Score) -> Iterator
         ) as answer:
             if answer.status_code != 200:
                 answer.read()
-                raise GatewayRefused(message_in(decoded(answer)) or f"HTTP {answer.status_code}")
+                raise refused(url, answer.status_code, decoded(answer))
             for line in answer.iter_lines():
                 if line.startswith("data: ") and line != "data: [DONE]":
                     yield from _pieces(msgspec.json.decode(line[6:]), score)
