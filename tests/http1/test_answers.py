@@ -375,7 +375,7 @@ async def test_a_client_that_does_not_read_stops_the_writer_and_memory_stays_bou
         wire.writer.transport.pause_reading()
         await wire.say(GET)
         await within(hose.full.wait())
-        assert hose.reply.paused
+        assert hose.reply._conn.congested
         wire.writer.transport.resume_reading()
         answer = await wire.answer()
         assert (len(answer.body), answer.whole) == (20_000_000, True)
@@ -549,16 +549,6 @@ async def test_it_serves_a_unix_socket(echo, tmp_path):
     server = Server(echo)
     await server.listen_unix(str(tmp_path / "s"))
     async with Wire(*await asyncio.open_unix_connection(str(tmp_path / "s"))) as wire:
-        assert (await wire.ask(GET)).body == b"GET / "
-    await within(server.drain(0.0))
-
-
-async def test_it_serves_a_socket_bound_by_someone_else(echo):
-    sock = socket.create_server(("127.0.0.1", 0))
-    server = Server(echo)
-    addresses = await server.listen_on(sock)
-    assert addresses == [sock.getsockname()]
-    async with await Wire.dial(addresses[0][1]) as wire:
         assert (await wire.ask(GET)).body == b"GET / "
     await within(server.drain(0.0))
 

@@ -81,11 +81,6 @@ class Reply(msgspec.Struct, eq=False):
     on_pressure: Callable[[bool], None] | None = None
     on_gone: Callable[[], None] | None = None
 
-    @property
-    def paused(self) -> bool:
-        """Whether more is waiting to be sent than `write_high_bytes`."""
-        return self._conn.congested
-
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer in one write. Raises ValueError for a header that would break the head."""
         framing = b"" if status in BODILESS else b"content-length: %d\r\n" % len(body)
@@ -162,7 +157,7 @@ class Reply(msgspec.Struct, eq=False):
         self._conn.break_off()
 
     async def drain(self) -> None:
-        """Wait while `paused`. Ends at once when the client is gone."""
+        """Wait while more than `write_high_bytes` wait to be sent. Ends at once when the client is gone."""
         await self._conn.drained()
 
 

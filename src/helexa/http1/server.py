@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ssl import SSLContext
@@ -48,13 +47,6 @@ class Server:
         self._wake()
         return self._listening(
             await self.loop.create_server(self._accept, host, port, ssl=ssl, backlog=self.limits.backlog)
-        )
-
-    async def listen_on(self, sock: socket.socket, *, ssl: SSLContext | None = None) -> list[Address]:
-        """Accept on a socket that is bound already; it is the server's from now on."""
-        self._wake()
-        return self._listening(
-            await self.loop.create_server(self._accept, sock=sock, ssl=ssl, backlog=self.limits.backlog)
         )
 
     async def listen_unix(self, path: str) -> None:
