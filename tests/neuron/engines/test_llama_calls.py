@@ -130,5 +130,5 @@ async def test_a_call_that_has_no_room_is_text(chat: Chat) -> None:
 
 
 async def test_tools_that_this_model_is_not_shown_are_named_in_a_warning(chat: Chat) -> None:
-    got = await chat.ask(tools=TOOLS, best_of=3)
+    got = await chat.ask(tools=TOOLS, best_of=1)
     assert got.header(b"x-helexa-ignored") == b"best_of, tools"
