@@ -9,7 +9,7 @@ import pytest
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Status
-from helexa.gateway.plan.instructions import Load, Refuse, Seat, Unload, Verdict, Why
+from helexa.gateway.plan.instructions import Forgo, Load, Refuse, Seat, Unload, Verdict, Why
 from helexa.gateway.plan.place import MOST, best_of, candidates
 from helexa.wire import control
 
@@ -383,6 +383,48 @@ def test_preload_loads_without_a_request() -> None:
     profiles = {"a": Profile(id="a", vram_mb=400, preload=True)}
     world = World({"n1": 1000}, {"a": 400}, profiles=profiles)
     assert [load.model for load in world.loads] == ["a"]
+
+
+def preloading(*names: str) -> World:
+    profiles = {name: Profile(id=name, vram_mb=600, preload=True) for name in names}
+    return World({"n1": 1000}, dict.fromkeys(names, 600), profiles=profiles)
+
+
+def test_preloads_do_not_displace_each_other() -> None:
+    world = preloading("a", "b")
+    world.load_done()
+    world.wait(world.fleet.eviction.min_residency_s + 1)
+    assert world.status("a", "n1") is Status.LOADED
+    assert not (world.loads or world.unloads or world.fleet.wanted)
+
+
+def test_what_an_operator_or_a_request_wants_takes_the_room_of_a_preload() -> None:
+    world = preloading("a", "b", "c")
+    world.load_done()
+    world.tell(ev.Wanted(model="b"))
+    world.wait(world.fleet.eviction.min_residency_s + 1)
+    world.settle()
+    assert world.status("b", "n1") is Status.LOADED
+    world.ask("c")
+    world.settle()
+    assert world.status("c", "n1") is Status.LOADED
+
+
+def test_a_model_that_can_never_fit_is_not_wanted_any_more_and_that_is_told() -> None:
+    world = World({"n1": 1000}, {"a": 2000})
+    (told,) = world.tell(ev.Wanted(model="a"))
+    assert isinstance(told, Forgo)
+    assert "2.0 GiB" in told.message
+    assert not world.fleet.wanted
+
+
+def test_a_model_that_left_the_catalogue_is_not_wanted_any_more() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.tell(ev.Missed(node="n1", reason="away", limit=1))
+    world.tell(ev.Wanted(model="a"))
+    assert "a" in world.fleet.wanted
+    world.tell(ev.Configured(profiles={}, eviction=world.fleet.eviction, nodes=("n1",)))
+    assert not world.fleet.wanted
 
 
 def test_an_unload_that_the_node_refuses_keeps_the_model_and_is_asked_again_later() -> None:

@@ -10,7 +10,7 @@ from helexa.gateway.fleet.fold import fold
 from helexa.gateway.fleet.habits import worth
 from helexa.gateway.fleet.model import Fleet, Place, Status
 from helexa.gateway.plan.evict import AtRest, rank
-from helexa.gateway.plan.instructions import Instruction, Load, Refuse, Seat, Unload, Verdict
+from helexa.gateway.plan.instructions import Forgo, Instruction, Load, Refuse, Seat, Unload, Verdict
 from helexa.gateway.plan.place import candidates, need, shortlist
 from helexa.gateway.plan.step import step
 from helexa.wire import control
@@ -116,6 +116,8 @@ class World:
             case Refuse():
                 self._answered(one.ask)
                 self.refused[one.ask] = one
+            case Forgo():
+                assert one.model not in self.fleet.wanted, "it is wanted still"
             case _:
                 raise AssertionError(f"nobody expects {one}")
 

@@ -18,7 +18,7 @@ from helexa.base.clock import Clock
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.plan.hot import Affinity, Ledger
-from helexa.gateway.plan.instructions import Instruction, Load, Order, Recycle, Refuse
+from helexa.gateway.plan.instructions import Forgo, Instruction, Load, Order, Recycle, Refuse
 from helexa.gateway.plan.instructions import Seat as Granted
 from helexa.gateway.plan.step import step
 
@@ -90,6 +90,8 @@ class Dispatcher:
             seat = self._seats.pop(instruction.ask, None)
             if seat is not None:
                 seat.settle(instruction)
+        elif isinstance(instruction, Forgo):
+            log.warning("%s is not loaded: %s", instruction.model, instruction.message)
         elif isinstance(instruction, Order):
             log.info("%s", _line(instruction))
             self.hands(instruction)

@@ -62,7 +62,8 @@ class Names:
     def _hint(self, fleet: Fleet, asked: str, target: str | None) -> str:
         if target is not None:
             return f"It is an alias of `{target}`, which does not exist either."
-        known = sorted({*fleet.profiles, *fleet.places, *self._exact})
+        models = {*fleet.profiles, *fleet.places}
+        known = sorted(models | {alias for alias, meant in self._exact.items() if meant in models})
         near = difflib.get_close_matches(asked, known, n=3, cutoff=0.4) or known[:5]
         return (
             f"Nearest: {', '.join(near)}." if near else "The catalogue is empty: no models.toml entry, nothing loaded."

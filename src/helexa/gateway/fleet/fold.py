@@ -527,7 +527,8 @@ def _unload_failed(fleet: Fleet, event: ev.UnloadFailed, now: float) -> Fleet:
 
 def _wanted(fleet: Fleet, model: str, now: float) -> Fleet:
     failures = {**fleet.failures, model: {}} if model in fleet.failures else fleet.failures
-    return replace(fleet, wanted={**fleet.wanted, model: fleet.wanted.get(model, now)}, failures=failures)
+    wanted = {**fleet.wanted, model: fleet.wanted.get(model, now)}
+    return replace(fleet, wanted=wanted, preloads=fleet.preloads - {model}, failures=failures)
 
 
 def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
@@ -548,7 +549,9 @@ def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
         free={name: free for name, free in fleet.free.items() if name in nodes},
         roomy=[entry for entry in fleet.roomy if entry[1] in nodes],
         idlers={name: p.idle_unload_s for name, p in event.profiles.items() if p.idle_unload_s is not None},
-        wanted={**fleet.wanted, **preload},
+        wanted={name: at for name, at in fleet.wanted.items() if name in event.profiles or name in fleet.places}
+        | preload,
+        preloads=fleet.preloads | preload.keys(),
     )
     fleet = replace(fleet, worn=frozenset())
     for name in nodes:

@@ -196,6 +196,8 @@ class Fleet(Value, frozen=True):
     habits: dict[str, Habit] = {}
     wanted: dict[str, float] = {}
     """Models that are to be loaded without a request (preload, operator): model -> since when."""
+    preloads: frozenset[str] = frozenset()
+    """Those of them that only the configuration wants: they take no room from what else is to be preloaded."""
     residents: dict[str, tuple[str, ...]] = {}
     free: dict[str, dict[int, int]] = {}
     roomy: list[tuple[int, str]] = []

@@ -45,6 +45,13 @@ class Refuse(Instruction, frozen=True):
     nodes: int = 0
 
 
+class Forgo(Instruction, frozen=True):
+    """What was to be loaded without a request is not; nobody waits for it."""
+
+    model: str
+    message: str
+
+
 class Load(Instruction, frozen=True):
     """Load `model` on `node`, on these devices of it; the best of those weighed (`appraisals`) out of `nodes` nodes."""
 

@@ -30,6 +30,13 @@ def refusal(fleet: Fleet, ask: Ask, found: list[Appraisal], now: float) -> Refus
     return _infeasible(fleet, ask, found)
 
 
+def forgone(fleet: Fleet, model: str, found: list[Appraisal], now: float) -> str:
+    """Why a model is not loaded that was to be without a request."""
+    if any(a.victims for a in found):
+        return f"there is no room for `{model}` beside what else is to be preloaded"
+    return refusal(fleet, Ask(id=0, model=model, since=now), found, now).message
+
+
 def _failed(fleet: Fleet, ask: Ask, failed: list[Appraisal], found: list[Appraisal], now: float) -> Refuse:
     soonest = min(failed, key=lambda a: a.until or now)
     fields = dict(soonest.fields)

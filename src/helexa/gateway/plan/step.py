@@ -14,9 +14,20 @@ from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.fold import fold, with_node, with_place, with_seats, with_worn, without_ask
 from helexa.gateway.fleet.model import Ask, Fleet, Place, Status
 from helexa.gateway.plan.evict import AtRest
-from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Recycle, Refuse, Seat, Unload, Verdict, Why
+from helexa.gateway.plan.instructions import (
+    Appraisal,
+    Forgo,
+    Instruction,
+    Load,
+    Recycle,
+    Refuse,
+    Seat,
+    Unload,
+    Verdict,
+    Why,
+)
 from helexa.gateway.plan.place import Claims, best_of, candidates, seats, shortlist
-from helexa.gateway.plan.refuse import refusal
+from helexa.gateway.plan.refuse import forgone, refusal
 
 _ROOM_COMES = (Verdict.EVICT, Verdict.BUSY)
 _ROOM_MAY_COME = (Verdict.CLAIMED, Verdict.CROWDED)
@@ -139,11 +150,14 @@ class _Turn:
         self._seat_waiters(model)
         asks = list(self.fleet.asks.get(model, {}).values())
         if not asks and (model not in self.fleet.wanted or self._is_somewhere(model)):
-            self.fleet = replace(self.fleet, wanted={k: v for k, v in self.fleet.wanted.items() if k != model})
+            self._want_no_more(model)
             return
         if self._comes(model):
             return
         self._find_room(model, asks)
+
+    def _want_no_more(self, model: str) -> None:
+        self.fleet = replace(self.fleet, wanted={k: v for k, v in self.fleet.wanted.items() if k != model})
 
     def _seat_waiters(self, model: str) -> None:
         for ask in list(self.fleet.asks.get(model, {}).values()):
@@ -171,6 +185,8 @@ class _Turn:
         if not found:
             found = candidates(self.fleet, model, self.now, self.claims)
         elsewhere = [one for one in found if self.fleet.place(model, one.node) is None]
+        if not asks and model in self.fleet.preloads:
+            elsewhere = [one for one in elsewhere if not any(map(self._is_preloaded, one.victims))]
         best = self._prefer_cleared(model, elsewhere)
         if best is not None and best.verdict is Verdict.FITS:
             self._load(model, best, found)
@@ -181,6 +197,10 @@ class _Turn:
         elif best is None or best.verdict not in _ROOM_MAY_COME:
             self._give_up(model, asks, found)
 
+    def _is_preloaded(self, model: str) -> bool:
+        profile = self.fleet.profiles.get(model)
+        return profile is not None and profile.preload
+
     def _give_up(self, model: str, asks: list[Ask], found: list[Appraisal]) -> None:
         """No node can: refuse. But one more try on the node that failed an ask before beats a refusal."""
         for ask in asks:
@@ -190,8 +210,9 @@ class _Turn:
             else:
                 self.out.append(refusal(self.fleet, ask, found, self.now))
                 self.fleet = without_ask(self.fleet, model, ask.id)
-        if not any(one.verdict in (Verdict.BACKOFF, Verdict.CLOSED) for one in found):
-            self.fleet = replace(self.fleet, wanted={k: v for k, v in self.fleet.wanted.items() if k != model})
+        if model in self.fleet.wanted and not any(one.verdict in (Verdict.BACKOFF, Verdict.CLOSED) for one in found):
+            self._want_no_more(model)
+            self.out.append(Forgo(model=model, message=forgone(self.fleet, model, found, self.now)))
 
     def _prefer_cleared(self, model: str, found: list[Appraisal]) -> Appraisal | None:
         """A node on which room is being made for this very model stays its node, so that no second one is emptied."""
