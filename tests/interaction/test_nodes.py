@@ -151,6 +151,26 @@ async def test_a_pinned_model_is_not_evicted_until_it_is_unpinned(pair: Fleet) -
     assert not (await pair.entry("a"))["loaded"]
 
 
+async def test_a_pin_is_the_nodes_own_and_outlives_the_gateway_that_asked_for_it(tmp_path: Path) -> None:
+    models = echo("a", memory_mb=600) + echo("b", memory_mb=600)
+    neurons = {"n1": DEVICE}
+    async with Fleet(tmp_path, neurons=neurons, models=models, cortex=QUICK, polling=POLLING, gateways=2) as fleet:
+        other = fleet.others[0]
+        await home_of(fleet, "a")
+        await fleet.http.post("/cortex/v1/pin", json={"model": "a"})
+
+        async def refused() -> bool:
+            return (await other.http.post("/v1/chat/completions", json=ask("b"))).status_code == 422
+
+        await eventually(refused, "the other gateway knows of the pin")
+        fleet.cortex.kill()
+        fleet.cortex.start()
+        await eventually(fleet.all_healthy, "the gateway is back")
+        assert (await fleet.http.post("/v1/chat/completions", json=ask("b"))).status_code == 422
+        await other.http.post("/cortex/v1/pin", json={"model": "a", "pinned": False})
+        assert (await other.http.post("/v1/chat/completions", json=ask("b"))).status_code == 200
+
+
 async def test_what_is_to_be_preloaded_is_loaded_without_anybody_asking(tmp_path: Path) -> None:
     models = echo("early", memory_mb=100).replace("options", "preload = true\noptions") + echo("late", memory_mb=100)
     async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=models, polling=POLLING) as fleet:

@@ -9,7 +9,7 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,15 @@ class Cortex:
             kept_there = False
         self.dispatcher.tell(ev.Drained(node=node, draining=on and not kept_there))
         await self._watches[node].poll()
+
+    async def pin(self, model: str, nodes: Sequence[str], pinned: bool) -> None:
+        """Kept by the nodes, so that every gateway sees it; here for those that cannot keep it, or are away."""
+        for node in nodes:
+            try:
+                await self._clients[node].pin(model, pinned)
+            except (NeuronSilent, NeuronRefused) as error:
+                log.warning("%s is %s by this gateway alone: %s", model, "pinned" if pinned else "unpinned", error)
+            self.dispatcher.tell(ev.Pinned(model=model, node=node, pinned=pinned))
 
     async def feed(self) -> AsyncIterator[bytes]:
         """Server-sent events of what the planner decides, for dashboards."""

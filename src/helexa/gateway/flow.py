@@ -19,6 +19,7 @@ from helexa.gateway.fleet.model import Fleet, Status
 from helexa.gateway.meter import Journey, Usage, settle
 from helexa.gateway.metrics import Metrics
 from helexa.gateway.plan.instructions import Why
+from helexa.gateway.plan.wait import reason
 from helexa.http1.client import UpstreamBroken, Whole
 from helexa.http1.server import Reply, Request, Work
 
@@ -43,7 +44,7 @@ class QueueFull(HelexaError):
 
 
 class StillLoading(Unavailable):
-    """The model `{model}` is still loading."""
+    """The model `{model}` is not ready yet: the request waited for {waits_for}."""
 
     code = "model_loading"
 
@@ -214,14 +215,17 @@ class Flow:
         trip.journey.waited = True
         company.join(EVERY_S)
         if not await seat.wait(None if trip.call.stream else self._max_wait_s()):
+            in_vain = self._still_loading(trip.journey)
             seat.give_up()
-            raise self._still_loading(trip.journey)
+            raise in_vain
 
     def _still_loading(self, journey: Journey) -> StillLoading:
-        loading = _loading(self._dispatcher.fleet, journey.model)
+        fleet = self._dispatcher.fleet
+        loading = _loading(fleet, journey.model)
+        waits_for = reason(fleet, journey.model, self._clock.now())
         eta = loading.get("eta_s")
         retry = min(60.0, max(1.0, eta)) if isinstance(eta, (int, float)) else 5.0
-        return StillLoading(model=journey.model, retry_after=retry, loading=loading)
+        return StillLoading(model=journey.model, waits_for=waits_for, retry_after=retry, loading=loading)
 
     def _tell(self, trip: Trip, error: HelexaError) -> None:
         """An error in the client's own grammar: a status while that is possible, an event once a stream has begun."""

@@ -179,7 +179,8 @@ class Model(Lean):
     vram_measured_mb: Int | None = None
     load_s: float | None = None
     in_flight: Int = 0
-    pinned: bool = False
+    pinned: bool | None = None
+    """An operator's word on whether it may be evicted; None where there was none."""
     kv_restored_tokens: Int = 0
     tier: str | None = None
     """Where its weights are: hot (on the device), warm (in the host's page cache), cold (on disk), remote."""
@@ -273,6 +274,13 @@ class Unload(Lean):
     spare_unused_s: float = 0.0
     min_idle_s: float = 0.0
     load_id: str = ""
+
+
+class Pin(Lean):
+    """Body of `/models/pin`: for this stay of the model every gateway is told that it may not be evicted, or may."""
+
+    model_id: str
+    pinned: bool = True
 
 
 class Lease(Lean):

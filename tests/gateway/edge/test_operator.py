@@ -98,6 +98,7 @@ async def test_a_client_that_was_sent_away_after_its_time_is_not_said_to_have_le
     edge.neuron.models[COLD].load_s = 60.0
     answer = await edge.http.post(CHAT, json=ask(COLD))
     assert answer.status_code == 503
+    assert "the request waited for the load on n1" in answer.json()["error"]["message"]
     found = (await edge.http.get(f"/cortex/v1/decisions/{answer.headers['x-cortex-decision']}")).json()
     assert found["outcome"] == "refused: `max_wait_s` was over before it had a place"
     assert [action["what"] for action in found["actions"]] == ["load on n1"]

@@ -385,6 +385,20 @@ def test_preload_loads_without_a_request() -> None:
     assert [load.model for load in world.loads] == ["a"]
 
 
+def test_a_pin_is_what_the_node_says_else_what_the_configuration_says_even_anew() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+
+    def pinned(told: bool | None) -> bool:
+        world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", vram_used_mb=400, pinned=told)))
+        return world.fleet.places["a"]["n1"].pinned
+
+    assert [pinned(told) for told in (None, True, None, False, None)] == [False, True, True, False, False]
+    profiles = {"a": Profile(id="a", vram_mb=400, pinned=True)}
+    world.tell(ev.Configured(profiles=profiles, eviction=world.fleet.eviction, nodes=("n1",)))
+    assert pinned(None)
+    assert not pinned(False)
+
+
 def preloading(*names: str) -> World:
     profiles = {name: Profile(id=name, vram_mb=600, preload=True) for name in names}
     return World({"n1": 1000}, dict.fromkeys(names, 600), profiles=profiles)
@@ -395,7 +409,9 @@ def test_preloads_do_not_displace_each_other() -> None:
     world.load_done()
     world.wait(world.fleet.eviction.min_residency_s + 1)
     assert world.status("a", "n1") is Status.LOADED
-    assert not (world.loads or world.unloads or world.fleet.wanted)
+    assert not world.loads
+    assert not world.unloads
+    assert not world.fleet.wanted
 
 
 def test_what_an_operator_or_a_request_wants_takes_the_room_of_a_preload() -> None:

@@ -334,3 +334,11 @@ async def test_a_device_is_not_recycled_while_it_is_in_use_or_before_it_is_due(c
         assert "in use by m" in busy.json["error"]
     for path in ("/devices/7/recycle", "/devices/x/recycle", "/devices/-1/recycle"):
         assert (await client.post(path, {})).status == 404
+
+
+async def test_a_model_is_pinned_for_every_gateway_and_one_that_is_not_here_is_not(client: Client) -> None:
+    await client.load("m")
+    assert (await client.post("/models/pin", {"model_id": "m"})).json == {"model_id": "m", "pinned": True}
+    (row,) = msgspec.json.decode((await client.get("/models")).body, type=list[Model])
+    assert row.pinned is True
+    assert (await client.post("/models/pin", {"model_id": "nobody"})).status == 404

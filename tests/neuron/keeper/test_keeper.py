@@ -478,3 +478,18 @@ async def test_loads_and_unloads_in_any_order_settle_with_the_ledger_balanced(ho
     assert unexpected == []
     loaded = [row for row in house.keeper.models() if row.status == "loaded"]
     assert house.reserved_mb == 300 * len(loaded)
+
+
+async def test_a_pin_holds_for_one_stay_and_is_told_to_everybody(house: House) -> None:
+    await house.load("m")
+    with house.keeper.feed.listen() as news:
+        house.keeper.pin("m", True)
+        told = news.get_nowait()
+    assert told is not None
+    assert told.model is not None
+    assert told.model.pinned is True
+    await house.keeper.unload("m")
+    await house.load("m")
+    assert [row.pinned for row in house.keeper.models()] == [None]
+    with pytest.raises(UnknownModel):
+        house.keeper.pin("nobody", True)

@@ -123,8 +123,15 @@ class NeuronClient:
 
     async def drain(self, on: bool) -> bool:
         """Whether it takes new work no more (or again), for every gateway; False from one that has no such state."""
+        return await self._keeps("/drain" if on else "/undrain", {})
+
+    async def pin(self, model: str, pinned: bool) -> bool:
+        """Whether every gateway is told that the model may not be evicted, or may; False from one that cannot tell."""
+        return await self._keeps("/models/pin", control.Pin(model_id=model, pinned=pinned))
+
+    async def _keeps(self, path: str, order: object) -> bool:
         try:
-            await self._call("POST", "/drain" if on else "/undrain", {}, self._timeout_s)
+            await self._call("POST", path, order, self._timeout_s)
         except NeuronRefused as error:
             if error.answer_status in (404, 405, 501):
                 return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -39,6 +39,7 @@ class Desk(Protocol):
     def decision(self, decision: str) -> dict[str, Any] | None: ...
     async def reload(self) -> dict[str, Any]: ...
     async def drain(self, node: str, on: bool) -> None: ...
+    async def pin(self, model: str, nodes: Sequence[str], pinned: bool) -> None: ...
     def feed(self) -> AsyncIterator[bytes]: ...
 
 
@@ -152,8 +153,7 @@ class _Admin:
         nodes = [node for node in self._desk.fleet.places.get(model, {}) if asked.node in (None, node)]
         if not nodes:
             raise NotFound(f"`{model}` is not loaded; pin it in models.toml or load it first")
-        for node in nodes:
-            self._desk.tell(ev.Pinned(model=model, node=node, pinned=asked.pinned))
+        await self._desk.pin(model, nodes, asked.pinned)
         return json({"model": model, "pinned": asked.pinned, "nodes": nodes})
 
     async def drain(self, request: Request) -> Response:

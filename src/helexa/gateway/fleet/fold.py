@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from helexa.gateway.config import Profile
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.habits import ranked, touched, with_habit, with_habits, worth
 from helexa.gateway.fleet.model import (
@@ -371,7 +372,7 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
         servable=model.servable.ok if model.servable else True,
         reason=(model.servable.detail or model.servable.reason) if model.servable else model.error,
         loading=_loading(model.loading),
-        pinned=old.pinned if old else bool(profile and profile.pinned) or model.pinned,
+        pinned=_pinned(model, old, profile),
         context=model.limit.context if model.limit else None,
         max_output=model.limit.output if model.limit else None,
         capabilities=tuple(model.capabilities),
@@ -382,6 +383,13 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
     )
     place = replace(place, kept_until=_kept_until(fleet, model, place, old, now))
     return fleet if place == old else with_place(fleet, place)
+
+
+def _pinned(model: control.Model, old: Place | None, profile: Profile | None) -> bool:
+    """The operator's word as the node keeps it, else as it was given here, else the configuration's."""
+    if model.pinned is not None:
+        return model.pinned
+    return old.pinned if old is not None else profile is not None and profile.pinned
 
 
 def _failed_there(fleet: Fleet, node: str, model: control.Model, old: Place | None, now: float) -> Fleet:
@@ -531,6 +539,19 @@ def _wanted(fleet: Fleet, model: str, now: float) -> Fleet:
     return replace(fleet, wanted=wanted, preloads=fleet.preloads - {model}, failures=failures)
 
 
+def _repinned(fleet: Fleet, profiles: dict[str, Profile]) -> dict[str, dict[str, Place]]:
+    """The places with the pins that the configuration has now, where it had others."""
+
+    def pinned(of: dict[str, Profile], model: str) -> bool:
+        return model in of and of[model].pinned
+
+    changed = [model for model in fleet.places if pinned(profiles, model) != pinned(fleet.profiles, model)]
+    places = fleet.places.copy()
+    for model in changed:
+        places[model] = {node: replace(p, pinned=pinned(profiles, model)) for node, p in places[model].items()}
+    return places
+
+
 def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
     """Only what changed is touched: nodes that stay keep what is known of them."""
     for gone in set(fleet.nodes) - set(event.nodes):
@@ -552,6 +573,7 @@ def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
         wanted={name: at for name, at in fleet.wanted.items() if name in event.profiles or name in fleet.places}
         | preload,
         preloads=fleet.preloads | preload.keys(),
+        places=_repinned(fleet, event.profiles),
     )
     fleet = replace(fleet, worn=frozenset())
     for name in nodes:

@@ -31,7 +31,7 @@ from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.leases import Leases
 from helexa.neuron.keeper import Keeper, LoadJob, views
 from helexa.wire import envelopes
-from helexa.wire.control import CountTokens, Discovery, Event, Health, Lease, ModelSpec, Recycle, Unload
+from helexa.wire.control import CountTokens, Discovery, Event, Health, Lease, ModelSpec, Pin, Recycle, Unload
 
 T = TypeVar("T")
 Handler = Callable[[Request, Reply], Awaitable[None]]
@@ -74,6 +74,7 @@ class Api:
             ("POST", "/models/load"): self._load,
             ("POST", "/models/preflight"): self._preflight,
             ("POST", "/models/unload"): self._unload,
+            ("POST", "/models/pin"): self._pin,
             ("POST", "/models/count_tokens"): self._count_tokens,
             ("POST", "/leases"): self._lease,
             ("POST", "/drain"): self._drain,
@@ -207,6 +208,11 @@ class Api:
             load_id=body.load_id,
         )
         answers.send(reply, {"status": "unloaded", "freed_mb": freed_mb})
+
+    async def _pin(self, request: Request, reply: Reply) -> None:
+        body = _decode(request, Pin)
+        self._keeper.pin(body.model_id, body.pinned)
+        answers.send(reply, body)
 
     async def _count_tokens(self, request: Request, reply: Reply) -> None:
         answers.send(reply, await self._counting(_decode(request, CountTokens)))

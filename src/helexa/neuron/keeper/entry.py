@@ -32,6 +32,7 @@ class Entry:
     taken: Taken | None = None
     freed_mb: int | None = None
     used: bool = False
+    pinned: bool | None = None
     load_id: str = ""
     told_s: float = 0.0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,6 +66,7 @@ class Entry:
             return None
         row = views.model(self.model_id, self.state, held_mb=held_mb, in_flight=self.in_flight, stay=self.stay(now))
         row.vram_measured_mb = self.taken.measured_mb if self.taken and row.status == "loaded" else None
+        row.pinned = self.pinned
         return row
 
     def forget_socket(self) -> None:

@@ -78,7 +78,7 @@ class Keeper:
                 return entry.job
             case None | life.Failed():
                 job = entry.job = self._jobs.add(LoadJob(id=fresh("load_"), model_id=model_id))
-                entry.spec, entry.error, entry.load_id = spec, None, job.id
+                entry.spec, entry.error, entry.load_id, entry.pinned = spec, None, job.id, None
                 self._entries[model_id] = entry
                 self._tell(entry, life.Asked(job_id=job.id))
                 return job
@@ -123,6 +123,13 @@ class Keeper:
             )
             raise Conflict(reason=f"`{entry.model_id}` {why} after {drain_s or 0:g} s")
         return held_mb if entry.freed_mb is None else entry.freed_mb
+
+    def pin(self, model_id: str, pinned: bool) -> None:
+        """Tell every gateway that a model may not be evicted, or may, for as long as it stays. Raises UnknownModel."""
+        entry = self._known(model_id)
+        if entry.pinned != pinned:
+            entry.pinned = pinned
+            self._publish(entry)
 
     async def recycle(self, device: int, *, after_cycles: int = 0) -> list[str]:
         """Replace an idle device's worker, so that its memory is whole again, and bring its models back; returns their
@@ -527,8 +534,11 @@ class Keeper:
         """The first use of a load is news: from then on other gateways may want its room."""
         if not entry.used:
             entry.used = True
-            row = self._view(entry)
-            self.feed.publish(Event(kind="model", boot_id=self._host.boot_id, model_id=entry.model_id, model=row))
+            self._publish(entry)
+
+    def _publish(self, entry: Entry) -> None:
+        row = self._view(entry)
+        self.feed.publish(Event(kind="model", boot_id=self._host.boot_id, model_id=entry.model_id, model=row))
 
     def _view(self, entry: Entry) -> Model | None:
         view = entry.view(held_mb=self._ledger.of(entry.model_id), now=self._clock.now())
