@@ -266,7 +266,7 @@ class JobView(Lean):
 class Unload(Lean):
     """Body of `/models/unload`. Requests in flight are a 409, unless `force` ends them or `drain_s` waits for them with
     the door closed; so is a model that was loaded within `spare_unused_s` and not used yet, or used in `min_idle_s`, or
-    that another load than `load_id` brought here."""
+    that another load than `load_id` brought here, or with `spare_pinned` one that is pinned."""
 
     model_id: str
     force: bool = False
@@ -274,6 +274,7 @@ class Unload(Lean):
     spare_unused_s: float = 0.0
     min_idle_s: float = 0.0
     load_id: str = ""
+    spare_pinned: bool = False
 
 
 class Pin(Lean):

@@ -28,7 +28,7 @@ async def dry_run(edge: Edge, **asked: str) -> httpx2.Response:
         ({"model": WARM}, [{"action": "seat", "model": WARM, "node": "n1"}]),
         ({"model": COLD}, [{"action": "load", "model": COLD, "node": "n1", "devices": [0]}]),
         ({"unload": WARM}, [{"action": "unload", "model": WARM, "node": "n1", "reason": "operator"}]),
-        ({"drain": "n1"}, []),
+        ({"drain": "n1"}, [{"action": "drain", "node": "n1", "in_flight": 0, "models": [WARM]}]),
     ],
 )
 async def test_a_dry_run_tells_the_actions_and_does_none(
@@ -52,6 +52,7 @@ async def test_a_dry_run_tells_of_a_node_that_has_the_model_how_it_stands_there(
         ({"unload": COLD}, 404, "is not loaded"),
         ({"drain": "n9"}, 404, "nodes: n1"),
         ({"modle": WARM}, 400, "give one of"),
+        ({"model": WARM, "drain": "n1"}, 400, "give one of"),
     ],
 )
 async def test_a_dry_run_of_what_would_be_refused_is_refused(

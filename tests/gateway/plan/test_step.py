@@ -11,6 +11,7 @@ from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Status
 from helexa.gateway.plan.instructions import Forgo, Load, Refuse, Seat, Unload, Verdict, Why
 from helexa.gateway.plan.place import MOST, best_of, candidates
+from helexa.gateway.plan.step import foreseen
 from helexa.wire import control
 
 from .world import World
@@ -137,6 +138,14 @@ def test_the_idle_model_makes_room_and_comes_back_on_demand() -> None:
     world.unload_done()
     world.load_done()
     assert world.seated[second].node == "n1"
+
+
+def test_a_dry_run_tells_of_the_load_that_follows_an_eviction() -> None:
+    world = World({"n1": 1000}, {"a": 600, "b": 600})
+    world.finish(warm(world, "a"))
+    after, out = foreseen(world.fleet, ev.Arrived(ask=-1, model="b"), world.now)
+    assert [(type(one), getattr(one, "model", None)) for one in out] == [(Unload, "a"), (Load, "b")]
+    assert "b" in after.asks
 
 
 def test_a_busy_model_is_waited_for_and_not_evicted() -> None:

@@ -488,6 +488,8 @@ async def test_a_pin_holds_for_one_stay_and_is_told_to_everybody(house: House) -
     assert told is not None
     assert told.model is not None
     assert told.model.pinned is True
+    with pytest.raises(Conflict, match="is pinned"):
+        await house.keeper.unload("m", spare_pinned=True)
     await house.keeper.unload("m")
     await house.load("m")
     assert [row.pinned for row in house.keeper.models()] == [None]

@@ -178,6 +178,7 @@ class Loader:
             spare_unused_s=order.spare_unused_s,
             min_idle_s=order.min_idle_s,
             load_id=order.load_id,
+            spare_pinned=order.reason != "operator",
         )
         try:
             freed = await self._clients[order.node].unload(body)

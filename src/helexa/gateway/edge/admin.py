@@ -20,7 +20,7 @@ from helexa.gateway.edge.page import PAGE
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.plan.place import candidates
-from helexa.gateway.plan.step import step
+from helexa.gateway.plan.step import foreseen
 from helexa.gateway.plan.wait import reason
 from helexa.wire import envelopes, intake
 
@@ -171,8 +171,10 @@ class _Admin:
         asked = await _body(request, orders.Plan)
         fleet, now = self._desk.fleet, self._desk.now()
         event, model = self._meant(asked)
-        after, out = step(fleet, event, now)
+        after, out = foreseen(fleet, event, now)
         shown: dict[str, Any] = {"actions": [render.instruction(one) for one in out]}
+        if asked.drain is not None:
+            shown["actions"].insert(0, render.drain(fleet, asked.drain))
         if model is not None:
             shown["model"] = model
             weighed = sorted(candidates(fleet, model, now), key=lambda one: fleet.place(model, one.node) is None)
@@ -185,15 +187,16 @@ class _Admin:
         return json(shown)
 
     def _meant(self, asked: orders.Plan) -> tuple[ev.Event, str | None]:
+        if sum(one is not None for one in (asked.model, asked.unload, asked.drain)) != 1:
+            raise InvalidRequest("give one of `model`, `unload`, `drain`", param="model")
         if asked.model is not None:
             model = self._desk.resolve(asked.model)
             return ev.Arrived(ask=-1, model=model), model
         if asked.unload is not None:
             return self._unwanted(asked.unload, None), None
-        if asked.drain is not None:
-            self._must_know(asked.drain)
-            return ev.Drained(node=asked.drain, draining=True), None
-        raise InvalidRequest("give one of `model`, `unload`, `drain`", param="model")
+        assert asked.drain is not None
+        self._must_know(asked.drain)
+        return ev.Drained(node=asked.drain, draining=True), None
 
     async def reload(self, request: Request) -> Response:
         return json(await self._desk.reload())

@@ -104,6 +104,13 @@ def weighed(found: Appraisal, there: Place | None) -> dict[str, Any]:
     return {**found.told(), **stands, "evicts": [], "waits_for": []}
 
 
+def drain(fleet: Fleet, node: str) -> dict[str, Any]:
+    """What a drain would leave to end by itself."""
+    there = fleet.on_node(node)
+    in_flight = sum(place.outstanding for place in there)
+    return {"action": "drain", "node": node, "in_flight": in_flight, "models": [place.model for place in there]}
+
+
 def instruction(one: Instruction) -> dict[str, Any]:
     """What the planner decided, for the dry run."""
     match one:

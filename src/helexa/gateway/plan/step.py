@@ -58,6 +58,16 @@ def step(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Instruc
     return turn.fleet, turn.out
 
 
+def foreseen(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Instruction]]:
+    """A dry run: what would be done about `event`, and next where an unload of it makes room."""
+    fleet, out = step(fleet, event, now)
+    for one in out:
+        if isinstance(one, Unload):
+            fleet, more = step(fleet, ev.Unloaded(node=one.node, model=one.model), now)
+            out += more
+    return fleet, out
+
+
 def _changes_nothing(fleet: Fleet, event: ev.Event) -> bool:
     """A seat that was left where others go on frees nothing; one more waiter for what loads waits like the rest."""
     if isinstance(event, ev.Arrived):

@@ -206,6 +206,7 @@ class Api:
             spare_unused_s=body.spare_unused_s,
             min_idle_s=body.min_idle_s,
             load_id=body.load_id,
+            spare_pinned=body.spare_pinned,
         )
         answers.send(reply, {"status": "unloaded", "freed_mb": freed_mb})
 

@@ -96,6 +96,7 @@ class Keeper:
         spare_unused_s: float = 0.0,
         min_idle_s: float = 0.0,
         load_id: str = "",
+        spare_pinned: bool = False,
     ) -> int:
         """Have a model go; returns the MiB that came free. Requests in flight: 409, unless `force` ends them or
         `drain_s` waits for them so long; the rest as `Stay.holds` says. Goes on when the asker leaves. Raises
@@ -103,6 +104,7 @@ class Keeper:
         entry = self._known(model_id)
         stay = entry.stay(self._clock.now())
         why = stay and stay.holds(spare_unused_s=spare_unused_s, min_idle_s=min_idle_s, load_id=load_id)
+        why = "is pinned" if entry.pinned and spare_pinned else why
         if why is not None:
             raise Conflict(reason=f"`{entry.model_id}` {why}")
         match entry.state:
