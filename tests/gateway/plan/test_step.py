@@ -8,7 +8,7 @@ import pytest
 
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.fleet.model import Status
+from helexa.gateway.fleet.model import LOAD_DEADLINE_S, Status
 from helexa.gateway.plan.instructions import Forgo, Load, Refuse, Seat, Unload, Verdict, Why
 from helexa.gateway.plan.place import MOST, best_of, candidates
 from helexa.gateway.plan.step import foreseen
@@ -323,6 +323,43 @@ def test_a_recovering_model_holds_its_route_and_is_not_placed_a_second_time() ->
     assert not world.loads
     world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="loaded")))
     assert world.seated[ask].node == "n1"
+
+
+def test_a_load_of_anothers_that_does_not_move_is_not_waited_for_for_ever() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+
+    def loads(progress: float) -> None:
+        state = control.LoadingState(stage="load", progress=progress)
+        model = control.Model(id="a", status="loading", loading=state, vram_predicted_mb=400)
+        world.tell(ev.ModelSeen(node="n1", model=model))
+
+    loads(0.1)
+    world.ask("a")
+    world.wait(LOAD_DEADLINE_S - 1)
+    loads(0.2)
+    world.wait(LOAD_DEADLINE_S - 1)
+    assert not world.loads, "it moves"
+    world.wait(60)
+    assert [load.node for load in world.loads] == ["n2"]
+
+
+def test_where_no_other_node_could_load_it_a_stuck_load_is_told_to_who_waits() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="loading", vram_predicted_mb=400)))
+    ask = world.ask("a")
+    world.wait(LOAD_DEADLINE_S + 60)
+    assert (world.refused[ask].status, world.refused[ask].why) == (503, Why.UNSERVABLE)
+    assert "nothing has moved there for long" in world.refused[ask].message
+
+
+def test_a_load_that_was_given_up_is_not_waited_for_because_its_node_still_tells_of_it() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    world.ask("a")
+    assert [load.node for load in world.loads] == ["n1"]
+    world.load_fails()
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="loading", vram_predicted_mb=400)))
+    world.ask("a")
+    assert [load.node for load in world.loads] == ["n2"]
 
 
 def test_a_draining_node_gets_no_new_work() -> None:

@@ -21,6 +21,7 @@ from helexa.gateway.fleet.model import (
     Node,
     Place,
     Status,
+    load_deadline_s,
 )
 from helexa.wire import control
 
@@ -381,7 +382,9 @@ def _seen(fleet: Fleet, node: str, model: control.Model, outstanding: int, now: 
         closing=old.closing if old else False,
         load_id=model.load_id,
     )
-    place = replace(place, kept_until=_kept_until(fleet, model, place, old, now))
+    place = replace(
+        place, kept_until=_kept_until(fleet, model, place, old, now), stuck_at=_stuck_at(fleet, place, old, now)
+    )
     return fleet if place == old else with_place(fleet, place)
 
 
@@ -422,6 +425,15 @@ def _kept_until(fleet: Fleet, model: control.Model, place: Place, old: Place | N
     if place.status is Status.LOADED and model.loaded_s is not None and model.idle_s is None and not used_here:
         return place.since + fleet.eviction.min_residency_s
     return min(old.kept_until, now + KEEP_AFTER_REFUSAL_S) if old else 0.0
+
+
+def _stuck_at(fleet: Fleet, place: Place, old: Place | None, now: float) -> float:
+    """Each sign of progress gives a load its time anew. One that was given up here already is stuck until it moves."""
+    if old is not None and (old.status, old.loading) == (place.status, place.loading):
+        return old.stuck_at
+    failure = fleet.failure(place.model, place.node)
+    given_up = old is None and failure is not None and not failure.crowded
+    return now if given_up else now + load_deadline_s(place.shares.values())
 
 
 def _status(text: str) -> Status:

@@ -6,6 +6,8 @@ few for each request. Memory is MiB, time is seconds on the caller's clock.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -40,6 +42,14 @@ class Device(Value, frozen=True):
     total_mb: int = 0
     foreign_mb: int = 0
     cycles: int = 0
+
+
+LOAD_DEADLINE_S, LOAD_DEADLINE_S_PER_GIB = 300.0, 20.0
+
+
+def load_deadline_s(shares: Iterable[int]) -> float:
+    """How long a load of so many MiB may take without moving."""
+    return LOAD_DEADLINE_S + LOAD_DEADLINE_S_PER_GIB * sum(shares) / 1024
 
 
 class Loading(Value, frozen=True):
@@ -90,10 +100,16 @@ class Place(Value, frozen=True):
     kept_until: float = 0.0
     load_id: str = ""
     """The node's name for this stay; "" where it has told none."""
+    stuck_at: float = math.inf
+    """A load or recovery that has not moved by then is not waited for. Whoever asked for a load keeps its deadline."""
 
     @property
     def ready(self) -> bool:
         return self.status is Status.LOADED and self.servable and not self.closing
+
+    def comes(self, now: float) -> bool:
+        """It will serve before long: it loads or recovers, and is not stuck."""
+        return self.status in (Status.LOADING, Status.RECOVERING) and now < self.stuck_at
 
     @property
     def outstanding(self) -> int:

@@ -23,6 +23,10 @@ def refusal(fleet: Fleet, ask: Ask, found: list[Appraisal], now: float) -> Refus
         return _refuse(
             fleet, ask, Why.UNSERVABLE, f"`{ask.model}` is loaded but cannot serve: {text}", 503, found, 10.0
         )
+    stuck = [p for p in fleet.places.get(ask.model, {}).values() if now >= p.stuck_at and fleet.nodes[p.node].healthy]
+    if stuck:
+        text = f"`{ask.model}` is said to be {stuck[0].status} on {stuck[0].node}, but nothing has moved there for long"
+        return _refuse(fleet, ask, Why.UNSERVABLE, text, 503, found, 10.0)
     if closed or not found:
         nodes = together((a.node, a.detail) for a in closed) or "no nodes are configured"
         text = f"no node that could serve `{ask.model}` is available: {nodes}"

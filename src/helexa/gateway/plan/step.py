@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.fold import fold, with_node, with_place, with_seats, with_worn, without_ask
-from helexa.gateway.fleet.model import Ask, Fleet, Place, Status
+from helexa.gateway.fleet.model import Ask, Fleet, Place, Status, load_deadline_s
 from helexa.gateway.plan.evict import AtRest
 from helexa.gateway.plan.instructions import (
     Appraisal,
@@ -34,7 +34,6 @@ _ROOM_MAY_COME = (Verdict.CLAIMED, Verdict.CROWDED)
 _REPORTS = (ev.Polled, ev.ModelSeen, ev.ModelGone)
 """What brings nothing to decide unless it brings news."""
 DRAIN_S = 60.0
-LOAD_DEADLINE_S, LOAD_DEADLINE_S_PER_GIB = 300.0, 20.0
 
 
 def step(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Instruction]]:
@@ -46,7 +45,7 @@ def step(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Instruc
         seated = _seat_at_once(fleet, event, now)
         if seated is not None:
             return seated
-    if _changes_nothing(fleet, event):
+    if _changes_nothing(fleet, event, now):
         return fleet, []
     turn = _Turn(fleet, now, before.clearing)
     if isinstance(event, ev.Unwanted):
@@ -68,23 +67,23 @@ def foreseen(fleet: Fleet, event: ev.Event, now: float) -> tuple[Fleet, list[Ins
     return fleet, out
 
 
-def _changes_nothing(fleet: Fleet, event: ev.Event) -> bool:
+def _changes_nothing(fleet: Fleet, event: ev.Event, now: float) -> bool:
     """A seat that was left where others go on frees nothing; one more waiter for what loads waits like the rest."""
     if isinstance(event, ev.Arrived):
-        return len(fleet.asks.get(event.model, {})) > 1 and _only_loads(fleet, event.model)
+        return len(fleet.asks.get(event.model, {})) > 1 and _only_loads(fleet, event.model, now)
     if not isinstance(event, ev.Finished) or event.transport_error:
         return False
     place = fleet.place(event.model, event.node)
     return place is not None and place.in_flight > 0 and event.model not in fleet.asks
 
 
-def _only_loads(fleet: Fleet, model: str) -> bool:
+def _only_loads(fleet: Fleet, model: str, now: float) -> bool:
     """Its waiters wait for a load that is under way: there is nothing to decide for it."""
     there = fleet.places.get(model)
     if not there:
         return False
     for place in there.values():
-        if place.status is not Status.LOADING or not fleet.nodes[place.node].healthy:
+        if place.status is not Status.LOADING or now >= place.stuck_at or not fleet.nodes[place.node].healthy:
             return False
     return True
 
@@ -143,7 +142,7 @@ class _Turn:
         sought = self._sought()
         if not sought and not self.doors:
             return
-        for model in sorted((m for m in sought if not _only_loads(self.fleet, m)), key=self._age):
+        for model in sorted((m for m in sought if not _only_loads(self.fleet, m, self.now)), key=self._age):
             self._serve(model)
         if self.clearing != self.fleet.clearing:
             self.fleet = replace(self.fleet, clearing=self.clearing)
@@ -185,7 +184,7 @@ class _Turn:
     def _comes(self, model: str) -> bool:
         """Loading or recovering somewhere, or loaded behind a door that closed for an older waiter: wait for it."""
         return any(
-            place.status in (Status.LOADING, Status.RECOVERING, Status.UNLOADING) or place.closing
+            place.comes(self.now) or place.status is Status.UNLOADING or place.closing
             for place in self.fleet.places.get(model, {}).values()
             if self.fleet.nodes[place.node].healthy
         )
@@ -245,7 +244,7 @@ class _Turn:
             ours=True,
         )
         self.fleet = with_place(self.fleet, place)
-        deadline = LOAD_DEADLINE_S + LOAD_DEADLINE_S_PER_GIB * sum(shares.values()) / 1024
+        deadline = load_deadline_s(shares.values())
         self.out.append(
             Load(
                 model=model,

@@ -9,7 +9,7 @@ from helexa.gateway.plan.place import appraise
 def reason(fleet: Fleet, model: str, now: float) -> str:
     """Of a fleet in which somebody waits for `model`, after the planner has had its turn."""
     for place in fleet.places.get(model, {}).values():
-        if fleet.nodes[place.node].healthy and (what := _comes(place)):
+        if fleet.nodes[place.node].healthy and (what := _comes(place, now)):
             return what
     for node, incoming in fleet.clearing.items():
         if incoming == model:
@@ -23,7 +23,9 @@ def reason(fleet: Fleet, model: str, now: float) -> str:
     return "room" + (f", which is being made for {' and '.join(older)} first" if older else "")
 
 
-def _comes(place: Place) -> str | None:
+def _comes(place: Place, now: float) -> str | None:
+    if now >= place.stuck_at:
+        return None
     match place.status:
         case Status.LOADING:
             return f"the load on {place.node}"
