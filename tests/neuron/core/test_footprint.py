@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from helexa.base.units import MIB
 from helexa.neuron.core.footprint import (
+    DRIVER_MB,
     Footprint,
     Layer,
     ModelShape,
@@ -22,6 +23,7 @@ from helexa.neuron.core.footprint import (
     kv_bytes,
     row_bytes,
     step_tokens,
+    with_draft,
 )
 from helexa.neuron.core.gguf import read_header
 
@@ -236,6 +238,17 @@ def test_the_sum_of_shards_takes_the_place_of_the_first_ones_tensors() -> None:
 def test_a_known_need_is_taken_as_it_is() -> None:
     shape = ModelShape(architecture="", trained_context=1, weight_bytes=0, known_mb=64)
     assert footprint(shape, Settings(context=8192, slots=4), "cpu") == Footprint(weights_mb=64)
+
+
+@pytest.mark.parametrize("on", ["cpu", "cuda"])
+def test_a_model_that_drafts_takes_what_it_would_take_alone_and_no_second_driver(on: str) -> None:
+    shape, draft = gguf_shape(read_header(tiny_llama())), shape_of(SMOLLM2)
+    settings = Settings(context=2048, slots=4, type_k="q8_0", type_v="q8_0", host_cache_bytes=64 * MIB, flash=True)
+    alone = footprint(draft, Settings(context=2048, slots=4, flash=True), on)
+    both, one = footprint(with_draft(shape, draft), settings, on), footprint(shape, settings, on)
+    driver_mb = 0 if on == "cpu" else DRIVER_MB
+    assert (both.weights_mb, both.kv_mb) == (one.weights_mb + alone.weights_mb, one.kv_mb + alone.kv_mb)
+    assert both.compute_mb == one.compute_mb + alone.compute_mb - driver_mb
 
 
 def test_prompts_kept_in_host_memory_count_on_a_cpu_only() -> None:

@@ -153,6 +153,26 @@ async def test_shards_are_counted_together(tmp_path: Path) -> None:
     assert plan.shares[0].weights_mb == 2
 
 
+async def test_a_model_that_drafts_is_in_the_first_plan(smollm2_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(tiny_llama())
+    spec = ModelSpec(model_id=f"file:{path}", context=256, options={"draft": str(smollm2_path)})
+    (alone,) = (await library(tmp_path).plan(ModelSpec(model_id=f"file:{path}", context=256), [CPU])).shares
+    (both,) = (await library(tmp_path).plan(spec, [CPU])).shares
+    assert both.weights_mb == alone.weights_mb + 93
+    assert both.kv_mb > alone.kv_mb
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+async def test_a_draft_that_is_no_model_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    path, draft = tmp_path / "m.gguf", tmp_path / "draft.gguf"
+    path.write_bytes(tiny_llama())
+    if content is not None:
+        draft.write_bytes(content)
+    found = await refusal(library(tmp_path), ModelSpec(model_id=f"file:{path}", options={"draft": str(draft)}))
+    assert (found.fields["kind"], found.fields["option"]) == ("invalid_option", "draft")
+
+
 async def test_a_folder_is_a_source_too(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "a-Q4_0.gguf").write_bytes(tiny_llama())

@@ -41,6 +41,8 @@ CHECKPOINTS: Final = 1
 """llama.cpp's own default is 32 of each sequence, beside any plan: more than the rest of a small model together."""
 CANDIDATE_BYTES: Final = 20
 """What one token of the vocabulary takes in the sampler of one sequence."""
+DRIVER_MB: Final = 400
+"""A GPU driver's context and the libraries' workspaces, as CUDA 12 and 13 take them, once for all models of a load."""
 _COPIED_OFTEN: Final = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "Q2_K"})
 _COPIED_AT_MOST: Final = _COPIED_OFTEN | {"Q5_K", "Q6_K", "Q8_0", "MXFP4"}
 """Quantisations that llama.cpp copies into another layout on a CPU: on most processors, and on some (ARM) beyond."""
@@ -89,6 +91,8 @@ class ModelShape:
     known_mb: int | None = None
     """The whole need (MiB) where it is declared by the asker."""
     traits: Traits | None = None
+    draft: ModelShape | None = None
+    """A smaller model that drafts for this one, on the same devices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +142,14 @@ class Footprint:
     def needed_mb(self) -> int:
         return self.predicted_mb + self.correction_mb
 
+    def __add__(self, other: Footprint) -> Footprint:
+        return Footprint(
+            weights_mb=self.weights_mb + other.weights_mb,
+            kv_mb=self.kv_mb + other.kv_mb,
+            compute_mb=self.compute_mb + other.compute_mb,
+            scratch_mb=self.scratch_mb + other.scratch_mb,
+        )
+
     def corrected(self, measured_mb: int | None) -> Footprint:
         """The same, with what was measured for the whole; weights and KV cache are exact, so they are the least."""
         if measured_mb is None:
@@ -150,13 +162,23 @@ def footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footpr
     """What `shape` takes on one device of `device_kind` under `settings`."""
     if shape.known_mb is not None:
         return Footprint(weights_mb=shape.known_mb)
-    on_cpu = device_kind == "cpu"
     settings = replace(settings, ubatch=step_tokens(settings, device_kind), flash=flash_attends(settings, device_kind))
+    driver = Footprint(weights_mb=0, compute_mb=0 if device_kind == "cpu" else DRIVER_MB)
+    own = _footprint(shape, settings, device_kind) + driver
+    if shape.draft is None:
+        return own
+    kept = replace(settings, type_k="f16", type_v="f16", host_cache_bytes=0)  # llama.cpp's own for the draft's context
+    return own + _footprint(shape.draft, kept, device_kind)
+
+
+def _footprint(shape: ModelShape, settings: Settings, device_kind: str) -> Footprint:
+    """Of one model alone, with the step and the attention settled."""
+    on_cpu = device_kind == "cpu"
     graph, kept = _graph_bytes(shape, settings), _checkpoint_bytes(shape, settings)
     return Footprint(
         weights_mb=mib(shape.weight_bytes - (0 if on_cpu else shape.host_bytes)),
         kv_mb=mib(kv_bytes(shape, settings) + (settings.host_cache_bytes + kept if on_cpu else 0)),
-        compute_mb=mib(graph + _runtime_bytes(shape, settings, device_kind)),
+        compute_mb=mib(graph + _runtime_bytes(shape, settings)),
         scratch_mb=(graph + kept + CANDIDATE_BYTES * shape.vocabulary * settings.slots) // MIB if on_cpu else 0,
     )
 
@@ -248,14 +270,10 @@ def _graph_bytes(shape: ModelShape, settings: Settings) -> int:
     return settings.ubatch * (4 * (wide + 5 * shape.embedding) + masks) + logits
 
 
-def _runtime_bytes(shape: ModelShape, settings: Settings, device_kind: str) -> int:
+def _runtime_bytes(shape: ModelShape, settings: Settings) -> int:
     """What the engine keeps beside the model: its threads and graphs; the tokenizer (each token's text several times,
-    in maps); each sequence's candidates when it samples. On a GPU the driver's context and the libraries' workspaces.
-
-    The first three are measured (SmolLM2 and Gemma 3, 49,152 and 262,144 tokens), the last is what CUDA 12 and 13 take.
-    """
-    driver = 0 if device_kind == "cpu" else 400 * MIB
-    return 22 * MIB + driver + shape.vocabulary * (160 + CANDIDATE_BYTES * settings.slots)
+    in maps); each sequence's candidates when it samples. Measured (SmolLM2 and Gemma 3, 49,152 and 262,144 tokens)."""
+    return 22 * MIB + shape.vocabulary * (160 + CANDIDATE_BYTES * settings.slots)
 
 
 def gguf_shape(header: Header, *, weight_bytes: int | None = None) -> ModelShape:
@@ -279,6 +297,12 @@ def gguf_shape(header: Header, *, weight_bytes: int | None = None) -> ModelShape
         copies=(_bytes_of(header, _COPIED_OFTEN), _bytes_of(header, _COPIED_AT_MOST)),
         traits=_traits(header),
     )
+
+
+def with_draft(shape: ModelShape, draft: ModelShape) -> ModelShape:
+    """`shape` with a model that drafts for it."""
+    copies = tuple(own + its for own, its in zip(shape.copies, draft.copies, strict=True))
+    return replace(shape, draft=draft, copies=copies)
 
 
 def _traits(header: Header) -> Traits:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
 
-from helexa.neuron.core.footprint import ModelShape, dense_shape, gguf_shape
+from helexa.neuron.core.footprint import ModelShape, dense_shape, gguf_shape, with_draft
 from helexa.neuron.core.gguf import Header, NotGguf, Truncated, read_header
 from helexa.neuron.core.plan import RemoteFile
 from helexa.neuron.core.preflight import Selection, refusal
 from helexa.neuron.sources.contract import HeadUnavailable, Source
+from helexa.neuron.sources.local import first_bytes
 from helexa.neuron.sources.templates import problem
 
 FIRST: Final = 2 * 1024 * 1024
@@ -29,7 +33,8 @@ async def shape_of(source: Source, selection: Selection) -> ModelShape | None:
         return None
     try:
         if selection.format == "gguf":
-            return await _gguf(source, selection)
+            shape, draft = await _gguf(source, selection), await _draft(selection)
+            return shape if draft is None else with_draft(shape, draft)
         return await _dense(source, selection)
     except HeadUnavailable:
         return None
@@ -41,14 +46,33 @@ async def shape_of(source: Source, selection: Selection) -> ModelShape | None:
 
 
 async def _gguf(source: Source, selection: Selection) -> ModelShape:
+    assert selection.source is not None
     first, *others = [f for f in selection.files if "mmproj" not in f.name.lower()]
-    header = await gguf_header(source, selection, first)
+    header = await _header(partial(source.head, selection.source, first), first.size_bytes)
     _check_context(header)
     if not others:
         _check_layers(header)
     await _try_template(selection, first, header)
     more = sum(file.size_bytes or 0 for file in others)
     return await asyncio.to_thread(gguf_shape, header, weight_bytes=header.weight_bytes + more)
+
+
+async def _draft(selection: Selection) -> ModelShape | None:
+    """The model that the options say shall draft: a file on this host. Raises Refused for one that cannot."""
+    given = [selection.options(harness).get("draft") for harness in selection.harnesses]
+    path = next((Path(each) for each in given if isinstance(each, str)), None)
+    if path is None:
+        return None
+    try:
+        if not path.is_file():  # a pipe would be read for ever
+            raise NotGguf("there is no such file")
+        header = await _header(lambda length: asyncio.to_thread(first_bytes, path, length), path.stat().st_size)
+    except (OSError, NotGguf) as error:
+        why = error.reason if isinstance(error, NotGguf) else error.strerror
+        hint = "name a GGUF file on this host, or leave it out"
+        detail = f"option `draft`: `{path}` cannot be used: {why}; {hint}"
+        raise refusal("invalid_option", selection.model_id, detail, option="draft", suggestion=hint) from error
+    return await asyncio.to_thread(gguf_shape, header)
 
 
 def _check_layers(header: Header) -> None:
@@ -75,14 +99,13 @@ async def _try_template(selection: Selection, file: RemoteFile, header: Header) 
         raise refusal("bad_weights", selection.model_id, detail, file=file.name, suggestion=hint)
 
 
-async def gguf_header(source: Source, selection: Selection, file: RemoteFile) -> Header:
-    """The head of one GGUF file, asked for in growing pieces until it is whole."""
-    assert selection.source is not None
+async def _header(head: Callable[[int], Awaitable[bytes]], file_bytes: int | None) -> Header:
+    """A GGUF file's head, asked for in growing pieces until it is whole."""
     length = FIRST
     while True:
-        data = await source.head(selection.source, file, length)
+        data = await head(length)
         try:
-            return await asyncio.to_thread(read_header, data, file_bytes=file.size_bytes)
+            return await asyncio.to_thread(read_header, data, file_bytes=file_bytes)
         except Truncated as error:
             if len(data) < length or error.needed > MOST:
                 raise NotGguf(f"its head is cut short or beyond {MOST >> 20} MiB") from error
