@@ -30,6 +30,8 @@ _FIELD_OF = {
     "JSON schema error": "response_format",
     "failed to parse grammar": "response_format",
     "penalty_repeat": "repeat_penalty",
+    "Prompt contains invalid tokens": "prompt",
+    "Input content cannot be empty": "input",
     "vector::_M_range_check": "tokens",
 }
 """... and what it says of one without a name. The last is a token id beyond the vocabulary, which it calls a 500."""
@@ -46,7 +48,8 @@ def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None
     message = _text(error.get("message")) or f"The engine answered with status {status}."
     code = _text(error.get("code")) or _text(error.get("type"))
     if (too_long := _too_long(error, code, message)) is not None:
-        return Fault(status=400, code=CONTEXT, message=message, param="messages", details=too_long)
+        param = _text(error.get("param")) or "messages"
+        return Fault(status=400, code=CONTEXT, message=message, param=param, details=too_long)
     if status == 501:  # not for this model, ever: clients repeat every 5xx, so it is none for them
         status, message = 400, message.partition(_ADVICE)[0]
     param = _text(error.get("param")) or _field(message)

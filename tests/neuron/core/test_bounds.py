@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from helexa.base.errors import InvalidRequest
 from helexa.neuron.core import bounds
-from helexa.wire.checks import check_chat, check_completions
+from helexa.wire.checks import CHECKS, check_chat, check_completions
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -85,6 +85,10 @@ TOO_MUCH = [
     (matching("a" * 2000), "1024 characters"),
     (matching("(" * 500), "64 levels"),
     (matching("|".join("a" for _ in range(501))), "501 ways"),
+    ({"type": "string", "minLength": 9, "maxLength": 3}, "minLength is over maxLength"),
+    ({"type": "array", "minItems": 2, "maxItems": 1}, "minItems is over maxItems"),
+    ({"items": {"type": "integer", "minimum": 5, "maximum": 1}}, "minimum is over maximum"),
+    (matching("^a{9,3}$"), "repeats 9 times or more, and 3 at the most"),
 ]  # fmt: skip
 
 
@@ -100,6 +104,7 @@ def test_schemas_that_would_hold_an_engine_up_are_refused_with_the_reason(schema
         (answering(nested(100)), "response_format.json_schema.schema"),
         ({"response_format": {"type": "json_object", "schema": nested(100)}}, "response_format.schema"),
         ({"json_schema": nested(100)}, "json_schema"),
+        ({"json_schema": "object"}, "json_schema"),
         ({"grammar": 'root ::= "a"'}, "grammar"),
         ({"tools": [tool({}), tool(nested(100))]}, "tools.1.function.parameters"),
         ({"tools": [tool({})] * 1000}, "tools"),
@@ -110,6 +115,24 @@ def test_the_field_that_asks_for_too_much_is_named(fields: dict[str, Any], param
     with pytest.raises(InvalidRequest) as refused:
         chat(**fields)
     assert refused.value.fields["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/embeddings", {"input": ["a"] * 2049}, "input"),
+        ("/v1/completions", {"prompt": ["a"] * 129}, "prompt"),
+        ("/v1/completions", {"prompt": [[1], "a"], "n": 65}, "prompt"),
+    ],
+)
+def test_a_request_for_too_many_answers_is_refused(path: str, fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        bounds.check(CHECKS[path](msgspec.json.encode({"model": "m", **fields})))
+    assert refused.value.fields["param"] == param
+
+
+def test_a_text_as_its_tokens_is_one() -> None:
+    bounds.check(check_completions(msgspec.json.encode({"model": "m", "prompt": [1] * 2000, "n": 2})))
 
 
 def test_completions_are_weighed_too() -> None:

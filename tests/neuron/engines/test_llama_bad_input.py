@@ -35,6 +35,7 @@ def tool(at: int) -> dict[str, Any]:
 REFUSED = [
     ({"messages": [USER | {"content": "word " * 4000}]}, "messages"),
     ({"messages": []}, "messages"),
+    ({"messages": [USER] * 2049}, "messages"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
     ({"messages": [USER | {"content": 5}]}, "messages.0.content"),
     ({"messages": [USER | {"content": [IMAGE]}]}, "messages.0.content.0.image_url"),
@@ -43,6 +44,7 @@ REFUSED = [
     (answering(nested(100)), "response_format.json_schema.schema"),
     (answering({"type": "string", "pattern": "^((((a?){50}){50}){50})$"}), "response_format.json_schema.schema"),
     (answering({"enum": [f"value {at}" for at in range(10_000)]}), "response_format.json_schema.schema"),
+    (answering({"type": "string", "minLength": 9, "maxLength": 3}), "response_format.json_schema.schema"),
     (answering({"type": "banana"}), "response_format"),
     (answering({"$ref": "http://127.0.0.1/x"}), "response_format"),
     ({"grammar": 'root ::= ("a"? "a"?)*'}, "grammar"),
@@ -112,6 +114,12 @@ async def test_the_other_routes_refuse_what_they_cannot_do(chat: Chat, path: str
     got = await chat.post(path, {"model": chat.model, **body})
     assert got.status == 400, got.body
     assert got.json["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_text_over_the_window_is_named_as_it_was_sent(chat: Chat) -> None:
+    got = await chat.post("/v1/completions", {"model": chat.model, "prompt": "word " * 4000})
+    assert (got.status, got.json["error"]["code"]) == (400, "context_length_exceeded")
+    assert got.json["error"]["param"] == "prompt"
 
 
 async def test_a_body_nested_without_end_does_not_end_the_worker(chat: Chat) -> None:

@@ -105,8 +105,7 @@ def _totals(asked: shapes.Asked, facts: Facts) -> Totals | None:
 
 def _prompts(asked: shapes.Generation) -> int:
     """Completions may be asked for of several texts, or lists of tokens."""
-    given = asked.prompt if isinstance(asked, shapes.CompletionRequest) else ""
-    return len(given) if isinstance(given, list) and not all(isinstance(each, int) for each in given) else 1
+    return bounds.texts_of(asked.prompt) if isinstance(asked, shapes.CompletionRequest) else 1
 
 
 def _tells_usage(asked: shapes.Generation) -> bool:
@@ -123,6 +122,8 @@ def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
         for name, tokens in (("logit_bias", asked.logit_bias), ("stop_token_ids", asked.stop_token_ids)):
             if (most := max(tokens or (0,))) >= facts.vocabulary:
                 raise intake.refuse(name, f"there is no token {most}; the vocabulary has {facts.vocabulary}")
+    if isinstance(asked, shapes.Request) and len(asked.messages) > facts.context_length:
+        raise intake.refuse("messages", f"at most one for each of the window's {facts.context_length} tokens")
     if isinstance(asked, shapes.Request) and "vision" not in facts.capabilities:
         for field, _ in bounds.images(asked):
             raise intake.refuse(field, f"`{asked.model}` does not see")

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
@@ -37,6 +38,8 @@ IDLE_CONNECTION_S = 4.0
 _UPSTREAM_HEADERS: list[Header] = [(b"content-type", b"application/json")]
 IGNORED = b"x-helexa-ignored"
 IGNORED_LIMIT = 512
+_INPUT = {"/v1/completions": "prompt", "/v1/embeddings": "input"}
+"""What a text came as, where it was not `messages`."""
 _KEPT_HEADERS = frozenset((b"content-type", b"cache-control", b"x-accel-buffering", IGNORED))
 
 
@@ -94,7 +97,10 @@ class Relay:
         origin = await self._origin(seat.socket)
         async with await origin.request(b"POST", request.target, _UPSTREAM_HEADERS, question.body) as answer:
             if answer.status >= 400:
-                raise BadAnswer(fault=upstream_fault(answer.status, await answer.read(ERROR_BODY_LIMIT)))
+                fault = upstream_fault(answer.status, await answer.read(ERROR_BODY_LIMIT))
+                if fault.param in ("messages", "prompt") and request.path in _INPUT:
+                    fault = replace(fault, param=_INPUT[request.path])
+                raise BadAnswer(fault=fault)
             if question.gathered:
                 with contextlib.suppress(_Enough):
                     await answer.relay(sink.keep)

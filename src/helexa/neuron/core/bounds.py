@@ -21,6 +21,10 @@ from helexa.wire import intake
 from helexa.wire import openai_chat as shapes
 
 MOST_TOOLS: Final = 256
+MOST_ANSWERS: Final = 128
+"""Of one request for completions: prompts, times the answers to each."""
+MOST_TEXTS: Final = 2048
+"""Of one request for vectors, which others wait behind; OpenAI's own limit."""
 DEEPEST: Final = 64
 WIDEST: Final = 500
 """Ways to go on: values of an enum, alternatives, optional properties. An eighth of a second a token at the most."""
@@ -36,15 +40,24 @@ _VIDEOS: Final = ("input_video", "video_url")
 _LISTS: Final = ("anyOf", "oneOf", "allOf")
 _CHILDREN: Final = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
 _TABLES: Final = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+_RANGES: Final = (
+    ("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"), ("minimum", "maximum"),
+)  # fmt: skip
 _any: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 def check(request: shapes.Asked) -> None:
     """Any request that decodes. Raises InvalidRequest naming the field that asks for too much."""
+    if isinstance(request, shapes.EmbeddingRequest) and texts_of(request.input) > MOST_TEXTS:
+        raise intake.refuse("input", f"at most {MOST_TEXTS:,} texts a request")
+    if isinstance(request, shapes.CompletionRequest) and texts_of(request.prompt) * (request.n or 1) > MOST_ANSWERS:
+        raise intake.refuse("prompt", f"at most {MOST_ANSWERS} answers a request")
     if not isinstance(request, shapes.Request | shapes.CompletionRequest):
         return
     if intake.given(request.grammar):
         raise intake.refuse("grammar", "raw grammars are not taken by this server; say it as response_format")
+    if intake.given(request.json_schema):
+        intake.an_object(request.json_schema, "json_schema")
     weight = _given(request.json_schema, "json_schema", 0)
     if isinstance(request, shapes.Request):
         _check_pictures(request)
@@ -53,6 +66,11 @@ def check(request: shapes.Asked) -> None:
             if wanted.json_schema is not None:
                 weight = _given(wanted.json_schema.schema, "response_format.json_schema.schema", weight)
         _tools(request.tools or [], weight)
+
+
+def texts_of(given: shapes.Tokens) -> int:
+    """One text or its tokens are one, a list of such as many as it holds."""
+    return len(given) if isinstance(given, list) and not all(isinstance(each, int) for each in given) else 1
 
 
 def _check_pictures(request: shapes.Request) -> None:
@@ -100,11 +118,17 @@ def weigh(schema: object, at: str, weight: int = 0) -> int:
         scale.width(schema, 1)
     except _TooMuch as problem:
         raise intake.refuse(at, f"the schema is too complex: {problem}") from None
+    except _Impossible as problem:
+        raise intake.refuse(at, f"no value can be right by the schema: {problem}") from None
     return scale.weight
 
 
 class _TooMuch(Exception):
     """Says of what."""
+
+
+class _Impossible(Exception):
+    """Says why. llama.cpp makes of a range that ends before it begins a repetition without end."""
 
 
 class _Scale:
@@ -128,6 +152,9 @@ class _Scale:
         for name in ("minLength", "minItems", "maxItems"):
             if isinstance(count := schema.get(name), int) and count > MOST_REPEATS:
                 raise _TooMuch(f"{name} is over {MOST_REPEATS}")
+        for least, most in _RANGES:
+            if _over(schema.get(least), schema.get(most)):
+                raise _Impossible(f"{least} is over {most}")
         for child in _children(schema):
             self.width(child, depth + 1)
         ways = max(1, self._optional(schema), self._values(schema), self._alternatives(schema, depth))
@@ -171,6 +198,10 @@ class _Scale:
             raise _TooMuch("more parts than a grammar may have")
 
 
+def _over(least: object, most: object) -> bool:
+    return isinstance(least, int | float) and isinstance(most, int | float) and least > most
+
+
 def _children(schema: Mapping[str, Any]) -> Iterator[object]:
     for name in _CHILDREN:
         yield schema.get(name)
@@ -199,8 +230,8 @@ class _Part(NamedTuple):
 
 
 def check_pattern(pattern: str) -> None:
-    """Raises _TooMuch for a regular expression whose grammar could hold an engine up. One that is broken passes: the
-    engine then takes any string, and says so in its log."""
+    """Raises _TooMuch or _Impossible for a regular expression whose grammar could hold an engine up. One that is broken
+    passes: the engine then takes any string, and says so in its log."""
     if len(pattern) > LONGEST_PATTERN:
         raise _TooMuch(f"a pattern of more than {LONGEST_PATTERN} characters")
     _Pattern(pattern).alternatives(1)
@@ -259,6 +290,8 @@ class _Pattern:
         """`part` with the quantifiers that follow it."""
         while (bounds := self._quantifier()) is not None:
             least, most = bounds
+            if most is not None and least > most:
+                raise _Impossible(f"a pattern that repeats {least} times or more, and {most} at the most")
             times = max(1, least if most is None else most)
             if part.empty and times > MOST_EMPTY_REPEATS:
                 raise _TooMuch(f"a pattern that repeats {times} times what may be empty")

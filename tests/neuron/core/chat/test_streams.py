@@ -100,6 +100,13 @@ def test_every_family_is_understood(family: str, text: str) -> None:
     assert [(call["name"], call["arguments"]) for call in calls] == [("get", {"q": "x"})]
 
 
+def test_a_call_that_ends_with_the_answer_is_made_once() -> None:
+    """Its end was read again and again, for calls without end."""
+    for arguments in ("", '{"q": 1}'):
+        _, said, calls = told(an_answer("harmony"), [f"<|channel|>commentary to=functions.f<|message|>{arguments}"])
+        assert (said, len(calls)) == ("", 1)
+
+
 def test_parameters_in_tags_keep_their_types() -> None:
     assert told(an_answer("hermes"), [CODER])[2][0]["arguments"] == {"q": "x", "n": 3}
 

@@ -58,8 +58,11 @@ class Harmony:
     def _body(self, header: str, final: bool) -> list[Piece] | None:
         found = first(self._kept, _ENDS)
         recipient = _TO.search(header)
-        if found is None and (final or recipient is None):
-            size = len(self._kept) if final else len(self._kept) - held(self._kept, _ENDS)
+        if found is None and final:
+            body, self._kept, self._header = self._kept, "", None
+            return self._told(header, recipient, body)
+        if found is None and recipient is None:
+            size = len(self._kept) - held(self._kept, _ENDS)
             body, self._kept = self._kept[:size], self._kept[size:]
             return self._told(header, recipient, body) or None
         if found is None:

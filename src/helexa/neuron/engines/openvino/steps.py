@@ -114,7 +114,7 @@ class StepLoop:
         config.repetition_penalty = sampling.repetition_penalty
         config.presence_penalty = sampling.presence_penalty
         config.frequency_penalty = sampling.frequency_penalty
-        if sampling.temperature > 0:
+        if sampling.temperature > LEAST_TEMPERATURE:
             config.do_sample = True
             config.temperature = sampling.temperature
             config.top_p = sampling.top_p if sampling.top_p > 0 else LEAST_TOP_P
@@ -127,6 +127,8 @@ class StepLoop:
         return config
 
 
+LEAST_TEMPERATURE = 1e-30
+"""A smaller one is none in the 32 bits that it is kept in."""
 LEAST_TOP_P = 1e-6
 MOST_MIN_P = 0.999
 

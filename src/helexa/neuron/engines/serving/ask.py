@@ -16,7 +16,6 @@ from helexa.wire import openai_chat as shapes
 from helexa.wire.checks import check_chat, check_completions
 
 MOST_CHOICES: Final = 16
-MOST_ANSWERS: Final = 128
 
 _RAW: Final[msgspec.json.Decoder[dict[str, Any]]] = msgspec.json.Decoder(dict[str, Any])
 _HEARD: Final = frozenset((
@@ -112,8 +111,6 @@ def read_completion(body: bytes) -> Ask:
     if request.logprobs:  # 0 asks for the tokens themselves, without their rivals
         raise intake.refuse("logprobs", unheard.MEANT["top_logprobs"])
     prompts, choices = _prompts(request.prompt), _choices(request.n)
-    if len(prompts) * choices > MOST_ANSWERS:
-        raise intake.refuse("prompt", f"at most {MOST_ANSWERS} answers a request")
     return Ask(
         sampling=_sampling(request, raw, None),
         prompts=prompts,
