@@ -39,16 +39,17 @@ async def opencode(stage: Stage, dialect: str, task: str, model: str, prompt: st
     return await stage.run("opencode", dialect, task, OPENCODE, "run", prompt, OPENCODE_DISABLE_MODELS_FETCH="1")
 
 
-async def claude(stage: Stage, task: str, model: str, prompt: str) -> Run:
+async def claude(stage: Stage, task: str, model: str, prompt: str, *more: str) -> Run:
     """`claude -p`, told everything by its environment."""
     return await stage.run(
         "claude code",
         "messages",
         task,
-        *(CLAUDE, "--model", model, "--permission-mode", "acceptEdits", "-p", prompt),
+        *(CLAUDE, "--model", model, "--permission-mode", "acceptEdits", *more, "-p", prompt),
         ANTHROPIC_BASE_URL=stage.address,
         ANTHROPIC_AUTH_TOKEN="none",
         CLAUDE_CODE_MAX_CONTEXT_TOKENS="32768",
+        CLAUDE_CODE_MAX_OUTPUT_TOKENS="8192",
         CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
     )
 

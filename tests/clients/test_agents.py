@@ -31,15 +31,17 @@ async def test_opencode_reads_and_writes_files(stage: Stage, dialect: str) -> No
     assert stage.kept(turns) >= PREFIX_KEPT
 
 
-async def test_claude_code_reads_and_writes_files(stage: Stage) -> None:
+async def test_claude_code_reads_and_writes_files_and_goes_on_without_compacting(stage: Stage) -> None:
     (stage.work / "notes.txt").write_text("The word is tangerine.\n")
-    run = await agents.claude(stage, "read and write", "claude", PROMPT)
+    run = await agents.claude(stage, "read and write, twice", "claude", PROMPT)
     assert (stage.work / "hello.txt").read_text() == WRITTEN
     assert run.last_line == DONE
-    assert paths(run) == [PATHS["messages"]] * 2
-    assert len(run.served) == 2
     assert "tangerine" in run.served[1].body.decode()
-    assert stage.kept(run.served) >= PREFIX_KEPT
+    again = await agents.claude(stage, "read and write, twice", "claude", "And again.", "--continue")
+    assert paths(run) == paths(again) == [PATHS["messages"]] * 2
+    turns = run.served + again.served
+    assert len(turns) == 4
+    assert min(stage.kept(turns[at : at + 2]) for at in range(3)) >= PREFIX_KEPT
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
