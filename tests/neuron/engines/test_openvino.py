@@ -211,7 +211,7 @@ def test_several_prompts_are_answered_each_in_its_place(ask: Ask) -> None:
     assert both["usage"]["prompt_tokens"] == sum(alone)
 
 
-@pytest.mark.parametrize("prompt", [[1 << 30], [], [[]], [1, "a"], ["a"] * 200])
+@pytest.mark.parametrize("prompt", [[1 << 30], [], [[]], [1, "a"]])
 def test_a_prompt_that_cannot_be_is_refused(ask: Ask, prompt: object) -> None:
     status, said, _ = ask("/v1/completions", prompt=prompt, max_tokens=3)
     assert (status, said["error"]["param"]) == (400, "prompt"), said
