@@ -69,7 +69,7 @@ class CortexConfig(Table, frozen=True):
     gateway: Gateway = Gateway()
     eviction: Eviction = Eviction()
     neurons: tuple[Neuron, ...] = ()
-    models_config: str = "/etc/cortex/models.toml"
+    models_config: str = "models.toml"
     polling: Polling = Polling()
     log: Logging = Logging()
 
