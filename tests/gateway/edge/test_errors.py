@@ -62,6 +62,16 @@ async def test_a_path_that_is_not_served_is_404_in_the_dialect_of_its_prefix(edg
     assert told(prefix, await edge.post(unknown, b"{}")) == (404, *kind)
 
 
+async def test_a_stored_response_comes_whole_and_has_no_parts_of_its_own(edge: Edge) -> None:
+    stored = (await edge.post("/v1/responses", body("/v1/responses"))).json()["id"]
+    assert (await edge.http.get(f"/v1/responses/{stored}")).json()["id"] == stored
+    streamed = await edge.http.get(f"/v1/responses/{stored}", params={"stream": "true"})
+    assert (streamed.status_code, streamed.json()["error"]["param"]) == (400, "stream")
+    parts = await edge.http.get(f"/v1/responses/{stored}/input_items")
+    assert told("/v1/responses", parts) == (404, "invalid_request_error", "not_found")
+    assert parts.json()["error"]["details"] == {"path": f"/v1/responses/{stored}/input_items"}
+
+
 async def test_options_are_answered_and_open_nothing_to_other_origins(edge: Edge, path: str) -> None:
     answer = await edge.http.options(path, headers={"origin": "http://elsewhere"})
     assert (answer.status_code, answer.content) == (204, b"")

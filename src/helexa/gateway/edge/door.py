@@ -164,6 +164,10 @@ class Door:
         return anthropic_page(entries, asked) if anthropic else {"object": "list", "data": entries}
 
     def _kept(self, request: Request, response_id: str) -> object:
+        if "/" in response_id:
+            raise NotFound(path=request.path)
+        if dict(parse_qsl(request.query)).get("stream") == "true":
+            raise InvalidRequest("stream: a response that is stored comes whole", param="stream")
         body = self._shelf.get(response_id)
         if body is None:
             raise NotFound(f"the response `{response_id}` is not stored here", param="response_id")
