@@ -231,7 +231,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("talkative")
 async def test_who_waits_for_a_load_is_kept_company_in_its_own_grammar(edge: Edge, path: str) -> None:
-    edge.neuron.models[COLD] = FakeModel(id=COLD, load_s=0.5)
+    edge.neuron.models[COLD] = FakeModel(id=COLD, load_s=0.8)
     answer = await edge.post(path, body(path, COLD, stream=True))
     opening, alive = WAITS[path]
     assert opening in answer.text[:800]
@@ -244,7 +244,7 @@ async def test_who_waits_for_a_load_is_kept_company_in_its_own_grammar(edge: Edg
 async def test_a_prompt_that_proves_too_long_after_the_wait_keeps_its_words_in_the_stream(
     edge: Edge, path: str
 ) -> None:
-    edge.neuron.models[COLD] = FakeModel(id=COLD, load_s=0.3)
+    edge.neuron.models[COLD] = FakeModel(id=COLD, load_s=0.5)
     too_long = {"type": "exceed_context_size_error", "message": "m", "n_prompt_tokens": 9000, "n_ctx": 4096}
     edge.neuron.fault(NEURON, Says(status=400, body=json.dumps({"error": too_long}).encode()))
     answer = await edge.post(path, body(path, COLD, stream=True))
