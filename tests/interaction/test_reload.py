@@ -81,6 +81,18 @@ async def test_a_good_file_is_taken_up_on_sighup_and_streams_go_on(fleet: Fleet)
     assert (await fleet.http.post("/v1/chat/completions", json=ask("claude"))).status_code == 200
 
 
+async def test_new_settings_of_a_model_that_is_loaded_wait_for_its_next_load_and_that_is_told(fleet: Fleet) -> None:
+    assert (await fleet.http.post("/v1/chat/completions", json=ask("a"))).status_code == 200
+    models = fleet.folder / "models.toml"
+    models.write_text(models.read_text().replace('id = "a"', 'id = "a"\ncontext = 1024'))
+    assert (await fleet.http.post("/cortex/v1/reload")).json()["at_next_load"] == ["a"]
+    assert (await fleet.entry("a"))["context_length"] != 1024
+    await fleet.http.post("/cortex/v1/unload", json={"model": "a"})
+    await fleet.until_status("a", "cold")
+    assert (await fleet.http.post("/v1/chat/completions", json=ask("a"))).status_code == 200
+    assert (await fleet.entry("a"))["context_length"] == 1024
+
+
 async def test_a_node_may_get_another_name_or_address_while_it_works(fleet: Fleet) -> None:
     """Once the seat of a request on a node that had left the file could not be given back, and a new address was not
     taken up."""
@@ -90,7 +102,8 @@ async def test_a_node_may_get_another_name_or_address_while_it_works(fleet: Flee
         lines = answer.aiter_lines()
         assert (await anext(lines)).startswith("data:")
         config.write_text(config.read_text().replace('name = "n1"', 'name = "renamed"'))
-        assert (await fleet.http.post("/cortex/v1/reload")).json() == {"changed": ["neurons"], "after_restart": []}
+        told = (await fleet.http.post("/cortex/v1/reload")).json()
+        assert told == {"changed": ["neurons"], "after_restart": [], "at_next_load": []}
         assert [line async for line in lines if line][-1] == "data: [DONE]"
     await eventually(fleet.all_healthy, "it is back under its new name")
     assert (await fleet.http.post("/v1/chat/completions", json=ask("a"))).headers["x-cortex-node"] == "renamed"
@@ -100,7 +113,7 @@ async def test_a_node_may_get_another_name_or_address_while_it_works(fleet: Flee
     text = config.read_text().replace(fleet.neurons["n1"].url, f"http://127.0.0.1:{free_port()}")
     config.write_text(text.replace("max_wait_s = 30", "max_wait_s = 30\nmax_body_mb = 1"))
     told = (await fleet.http.post("/cortex/v1/reload")).json()
-    assert told == {"changed": ["gateway", "neurons"], "after_restart": ["gateway.max_body_mb"]}
+    assert (told["changed"], told["after_restart"]) == (["gateway", "neurons"], ["gateway.max_body_mb"])
 
     async def gone() -> bool:
         return not (await fleet.node("renamed"))["healthy"]

@@ -23,7 +23,7 @@ from helexa.gateway import config as cfg
 from helexa.gateway.act.counter import Counter
 from helexa.gateway.act.dispatcher import Dispatcher, RefusedSeat
 from helexa.gateway.act.journal import Journal
-from helexa.gateway.act.loader import Loader
+from helexa.gateway.act.loader import Loader, spec_of
 from helexa.gateway.act.neuron_client import NeuronClient, NeuronRefused, NeuronSilent
 from helexa.gateway.act.poller import NodeWatch
 from helexa.gateway.act.proxy import Proxy
@@ -135,13 +135,18 @@ class Cortex:
     async def reload(self) -> dict[str, Any]:
         """Read the files again and touch only what changed. A bad file changes nothing: raises ConfigError."""
         if self._read is None:
-            return {"changed": []}
+            return {"changed": [], "after_restart": [], "at_next_load": []}
         config, models = self._read()
         changed = [name for name in config.__struct_fields__ if getattr(config, name) != getattr(self._config, name)]
         changed += ["models"] if models != self._file else []
+        at_next_load = _outdated(self.fleet, self._file, models)
         self._config, self._file, self._names = config, models, Names(models)
         self._apply()
-        return {"changed": changed, "after_restart": _bound(self._began_with, config)}
+        return {
+            "changed": changed,
+            "after_restart": _bound(self._began_with, config),
+            "at_next_load": at_next_load,
+        }
 
     async def drain(self, node: str, on: bool) -> None:
         """Take a node out of service, or back. The node itself keeps that, so every gateway sees it and none has to
@@ -286,6 +291,13 @@ def _bound(before: cfg.CortexConfig, now: cfg.CortexConfig) -> list[str]:
     names = ("listen", "metrics_listen", "tls_cert", "tls_key", "max_body_mb")
     found = [f"gateway.{name}" for name in names if getattr(before.gateway, name) != getattr(now.gateway, name)]
     return [*found, *(["log"] if before.log != now.log else [])]
+
+
+def _outdated(fleet: Fleet, before: cfg.ModelsFile, now: cfg.ModelsFile) -> list[str]:
+    """Models that are loaded as the file said before, and would be loaded otherwise now."""
+    specs = {profile.id: spec_of(profile.id, profile) for profile in before.models}
+    changed = [p.id for p in now.models if p.id in specs and spec_of(p.id, p) != specs[p.id]]
+    return [model for model in changed if model in fleet.places]
 
 
 def _tls(gateway: cfg.Gateway, where: str) -> ssl.SSLContext | None:

@@ -178,7 +178,11 @@ class Flow:
             claim = None
             if seat is None:
                 seat = claim = self._dispatcher.seat(
-                    journey.model, affinity=call.affinity, avoid=trip.avoid, decision=journey.decision
+                    journey.model,
+                    affinity=call.affinity,
+                    avoid=trip.avoid,
+                    trouble=trip.trouble,
+                    decision=journey.decision,
                 )
             transport = False
             try:
@@ -209,6 +213,7 @@ class Flow:
         if trip.attempts == ATTEMPTS or trip.failures == FAILURES:
             raise trouble.error from trouble
         trip.avoid |= {node}
+        trip.trouble = trouble.error.message
 
     async def _wait(self, seat: Claim, trip: Trip, company: Company) -> None:
         """Wait for the seat. Raises what the planner refuses with."""

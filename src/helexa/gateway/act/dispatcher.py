@@ -111,10 +111,17 @@ class Dispatcher:
         return None if node is None else Seat(self, model, node)
 
     def seat(
-        self, model: str, *, affinity: Affinity = _nobody, avoid: frozenset[str] = frozenset(), decision: str = ""
+        self,
+        model: str,
+        *,
+        affinity: Affinity = _nobody,
+        avoid: frozenset[str] = frozenset(),
+        trouble: str = "",
+        decision: str = "",
     ) -> Claim:
-        """A seat at `model`, to be asked for; use it as `async with`, or `ask()`, `wait()` and `leave()` by hand."""
-        return Claim(self, model, affinity, avoid, decision)
+        """A seat at `model`, to be asked for; use it as `async with`, or `ask()`, `wait()` and `leave()` by hand.
+        `avoid` are the nodes that failed the request already, `trouble` is how the last of them did."""
+        return Claim(self, model, affinity, avoid, trouble, decision)
 
     def enrol(self, seat: Claim) -> int:
         number = next(self._numbers)
@@ -163,14 +170,17 @@ class Seat:
 class Claim(Seat):
     """A seat that is asked for, and perhaps waited for."""
 
-    __slots__ = ("_affinity", "_avoid", "_decision", "_future", "_refusal", "number")
+    __slots__ = ("_affinity", "_avoid", "_decision", "_future", "_refusal", "_trouble", "number")
 
-    def __init__(self, house: Dispatcher, model: str, affinity: Affinity, avoid: frozenset[str], decision: str) -> None:
+    def __init__(
+        self, house: Dispatcher, model: str, affinity: Affinity, avoid: frozenset[str], trouble: str, decision: str
+    ) -> None:
         super().__init__(house, model, "")
         self._held = False
         self.number = 0
         self._affinity = affinity
         self._avoid = avoid
+        self._trouble = trouble
         self._decision = decision
         self._future: asyncio.Future[None] | None = None
         self._refusal: Refuse | None = None
@@ -187,6 +197,7 @@ class Claim(Seat):
                 model=self.model,
                 affinity=self._affinity(),
                 avoid=self._avoid,
+                trouble=self._trouble,
                 decision=self._decision,
             )
         )

@@ -110,7 +110,7 @@ class Journal:
             entry = Entry(event.decision, event.model, now, self._clock.wall())
             self._keep(event.decision, entry)
         if event.avoid:
-            entry.did(f"tried again, not on {', '.join(sorted(event.avoid))}", now)
+            entry.did(f"tried again, not on {', '.join(sorted(event.avoid))}: {event.trouble}", now)
         self._open.setdefault(event.model, {})[event.ask] = entry
 
     def _note_wait(self, event: ev.Arrived, now: float) -> None:

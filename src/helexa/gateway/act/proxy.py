@@ -62,6 +62,10 @@ class NodeSilent(UpstreamFailed):
     status = 504
 
 
+class NodeUnreachable(UpstreamFailed):
+    """The node `{node}` could not be reached: {reason}"""
+
+
 class Overloaded(Unavailable):
     """The gateway can open no more connections."""
 
@@ -101,6 +105,8 @@ class Trip(msgspec.Struct, eq=False):
     attempts: int = 0
     failures: int = 0
     avoid: frozenset[str] = frozenset()
+    trouble: str = ""
+    """What went wrong at the last of them."""
 
 
 class Proxy:
@@ -251,10 +257,11 @@ def unanswered(journey: Journey, error: Exception) -> TryAnother | HelexaError:
     """
     if isinstance(error, OutOfDescriptors):
         return Overloaded(error.message, retry_after=1.0)
+    if isinstance(error, ConnectFailed):
+        unreachable = NodeUnreachable(node=journey.node, reason=str(error))
+        return TryAnother(unreachable, transport=True, unreachable=True)
     failed = _broken(journey, error)
-    if isinstance(failed, NodeSilent):
-        return failed
-    return TryAnother(failed, transport=True, unreachable=isinstance(error, ConnectFailed))
+    return failed if isinstance(failed, NodeSilent) else TryAnother(failed, transport=True)
 
 
 def _broken(journey: Journey, error: Exception) -> UpstreamFailed:

@@ -247,7 +247,9 @@ class Planned(Shape, frozen=True):
 
 
 class Reloaded(Shape, frozen=True):
-    """The tables of the configuration that differ from before, and what of it is read at the start only."""
+    """The tables of the configuration that differ from before, what of it is read at the start only, and the models
+    that stay loaded as they were and get their new settings with their next load."""
 
     changed: list[str]
     after_restart: list[str]
+    at_next_load: list[str]

@@ -7,7 +7,7 @@ from typing import Any
 from helexa.base.words import counted
 from helexa.gateway.fleet.catalogue import Verdict as Judged
 from helexa.gateway.fleet.model import Fleet, Node, Place, Status
-from helexa.gateway.plan.instructions import Appraisal, Instruction, Load, Refuse, Seat, Unload
+from helexa.gateway.plan.instructions import Appraisal, Forgo, Instruction, Load, Recycle, Refuse, Seat, Unload
 from helexa.gateway.plan.place import Told, need, nevers
 
 
@@ -122,5 +122,9 @@ def instruction(one: Instruction) -> dict[str, Any]:
             return {"action": "unload", "model": one.model, "node": one.node, "reason": one.reason}
         case Refuse():
             return {"action": "refuse", "model": one.model, "why": str(one.why), "message": one.message}
+        case Forgo():
+            return {"action": "forgo", "model": one.model, "message": one.message}
+        case Recycle():
+            return {"action": "recycle", "node": one.node, "device": one.device}
         case _:
             return {"action": type(one).__name__.lower()}

@@ -15,12 +15,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Arrived(Event, frozen=True):
-    """A request wants a seat. `ask` is unique in this process."""
+    """A request wants a seat. `ask` is unique in this process; `trouble` is what went wrong on the last of `avoid`."""
 
     ask: int
     model: str
     affinity: str | None = None
     avoid: frozenset[str] = frozenset()
+    trouble: str = ""
     decision: str = ""
 
 
