@@ -226,7 +226,7 @@ def _settle_framing(request: Request, limits: Limits) -> None:
     if host is None:
         if request.http11:
             raise _bad("HTTP/1.1 needs a Host header.", target)
-    elif _HOST.fullmatch(host) is None:
+    elif not _is_host(host):
         raise _bad("The Host header is no host.", target)
     length = index.get(b"content-length")
     if not _SELDOM.isdisjoint(index):
@@ -235,6 +235,12 @@ def _settle_framing(request: Request, limits: Limits) -> None:
         if request.chunked:
             raise _bad("A body has a Content-Length or is chunked, not both.", target)
         request.length = _body_length(length, limits, target)
+
+
+@lru_cache(maxsize=16)
+def _is_host(value: bytes) -> bool:
+    """Remembered, because nearly everybody says the same."""
+    return _HOST.fullmatch(value) is not None
 
 
 def _settle_seldom(request: Request, index: dict[bytes, bytes], target: bytes) -> None:
