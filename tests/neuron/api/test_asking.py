@@ -69,6 +69,15 @@ def test_tokens_are_told_of_where_there_is_a_token_to_stop_at() -> None:
     assert question.stops is not None
 
 
+@pytest.mark.parametrize("form", [{"tools": TOOLS}, {"response_format": {"type": "json_object"}}, {"json_schema": {}}])
+def test_an_answer_that_a_grammar_holds_may_end(form: dict[str, Any]) -> None:
+    """llama.cpp answered 500."""
+    question = ask(ignore_eos=True, **form)
+    assert sent(question)["ignore_eos"] is False
+    assert "ignore_eos" in question.ignored
+    assert sent(ask(ignore_eos=True))["ignore_eos"] is True
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_token_to_stop_at_is_refused_where_a_call_may_hide_it(stream: bool) -> None:
     with pytest.raises(InvalidRequest) as refused:

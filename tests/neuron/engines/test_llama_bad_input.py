@@ -72,6 +72,7 @@ REFUSED = [
     ({"stop_token_ids": "x"}, "stop_token_ids"),
     ({"stop_token_ids": [2], "tools": [tool(1)]}, "stop_token_ids"),
     ({"functions": [{"name": "f"}]}, "functions"),
+    ({"n_cache_reuse": 1}, "n_cache_reuse"),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from tests.neuron.engines.conftest import Chat
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
-OPTIONS = {"slots": 4, "cache_ram": 256}
+OPTIONS = {"slots": 4, "cache_ram": 256, "cache_reuse": 32}
 CONVERSATIONS = 8
 
 
@@ -35,6 +35,17 @@ async def test_the_second_turn_reuses_the_first_also_with_more_conversations_tha
         more = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": "Go on."}]
         _, usage = await turn(chat, more)
         assert usage["prompt_tokens_details"]["cached_tokens"] >= 0.95 * first["prompt_tokens"]
+
+
+async def test_what_follows_a_turn_that_was_taken_out_is_moved_and_what_follows_another_edit_is_not(chat: Chat) -> None:
+    turns = [turn for of in range(30, 34) for turn in (*opening(of), {"role": "assistant", "content": f"Yes, {of}."})]
+    asked = [*turns, {"role": "user", "content": "Sum it up."}]
+    _, whole = await turn(chat, asked)
+    _, shorter = await turn(chat, asked[:2] + asked[4:])
+    assert shorter["prompt_tokens_details"]["cached_tokens"] >= 0.95 * shorter["prompt_tokens"]
+    asked[2] = {"role": "user", "content": "[removed]"}
+    _, other = await turn(chat, asked)
+    assert other["prompt_tokens_details"]["cached_tokens"] < 0.4 * whole["prompt_tokens"]
 
 
 @pytest.mark.slow

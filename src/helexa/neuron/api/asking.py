@@ -37,6 +37,7 @@ _TOKENIZE: Final = "/tokenize"
 _THINKING: Final = "enable_thinking"
 _REPLACED: Final = frozenset((_THINKING, "stop_token_ids"))
 _VARIABLES: Final = "chat_template_kwargs"
+_TRUE: Final = msgspec.Raw(b"true")
 _NO_EFFORT, _NO_THINKING, _NULL = msgspec.Raw(b'"none"'), msgspec.Raw(b"false"), msgspec.Raw(b"null")
 _NO_SCHEMA: Final = msgspec.Raw(b'{"type":"object","properties":{}}')
 
@@ -72,6 +73,9 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
         ignored += untold
     stops = _stop_tokens(asked, facts, calls=must_call)
     edits |= _likelihoods(asked, facts, stopping=stops is not None, calls=must_call)
+    if fields.get("ignore_eos") == _TRUE and _formed(asked):
+        edits |= _fields({"ignore_eos": False})
+        ignored.append("ignore_eos")
     if edits:
         kept = {name: raw for name, raw in fields.items() if name not in facts.spellings and name not in _REPLACED}
         body = msgspec.json.encode(kept | edits)
@@ -147,6 +151,15 @@ def _thinking(fields: dict[str, msgspec.Raw], facts: Facts, *, at_all: bool) -> 
         return {}
     given = intake.read(_raw, fields[_VARIABLES], _VARIABLES) if fields.get(_VARIABLES, _NULL) != _NULL else {}
     return {_VARIABLES: msgspec.Raw(msgspec.json.encode({_THINKING: said} | given))}
+
+
+def _formed(asked: shapes.Asked) -> bool:
+    """Whether a grammar may hold the answer: at its end llama.cpp fails if it may not end the answer too."""
+    if not isinstance(asked, shapes.Generation):
+        return False
+    form = asked.response_format if isinstance(asked, shapes.Request) else None
+    calls = isinstance(asked, shapes.Request) and bool(asked.tools)
+    return calls or intake.given(asked.json_schema) or (form is not None and form.type != "text")
 
 
 def _only_whole(asked: shapes.Asked) -> bool:

@@ -19,7 +19,7 @@ _SAMPLING = (
 )  # fmt: skip
 _OTHERS = (
     "json_schema", "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "reasoning_format",
-    "thinking_budget_tokens", "cache_prompt", "n_keep", "n_discard", "n_indent", "n_cache_reuse", "t_max_predict_ms",
+    "thinking_budget_tokens", "cache_prompt", "n_keep", "n_discard", "n_indent", "t_max_predict_ms",
     "timings_per_token", "return_tokens", "return_progress", "response_fields", "id_slot", "preserved_tokens",
     "content", "add_special", "parse_special", "with_pieces", "tokens", "embd_normalize",
 )  # fmt: skip
