@@ -130,8 +130,8 @@ def plan(model: str, *, endpoint: Endpoint = None, json: AsJson = False) -> None
         print(_planned(action))
     if found["waits"]:
         print(f"it would wait for {found['waits_for']}")
-    if "expected_load_s" in found:
-        print(f"expected to load in {human_seconds(found['expected_load_s'])}")
+        if "expected_load_s" in found:
+            print(f"expected to load in {human_seconds(found['expected_load_s'])}")
     weighed(found, told=" ".join(action.get("message", "") for action in found["actions"]))
 
 

@@ -83,7 +83,8 @@ def _model_rows(found: dict[str, Any]) -> list[list[str]]:
 
 
 def _where(place: dict[str, Any]) -> str:
-    return f"{place['node']} ({place['harness']})" if place.get("harness") else str(place["node"])
+    more = [*([place["harness"]] if place.get("harness") else []), *(["pinned"] if place.get("pinned") else [])]
+    return f"{place['node']} ({', '.join(more)})" if more else str(place["node"])
 
 
 def _note(model: dict[str, Any]) -> str:

@@ -94,6 +94,14 @@ def test_a_model_on_a_node_that_does_not_answer_is_not_said_to_be_loaded() -> No
     assert entries(world)["a"]["status"] == "loaded"
 
 
+def test_a_pinned_model_is_said_to_be_pinned_where_it_is() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", vram_used_mb=400, pinned=True)))
+    assert [one.get("pinned") for one in entries(world)["a"]["locations"]] == [True]
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", vram_used_mb=400, pinned=False)))
+    assert [one.get("pinned") for one in entries(world)["a"]["locations"]] == [None]
+
+
 def test_a_failed_model_says_why() -> None:
     world = World({"n1": 1000}, {"a": 400})
     world.ask("a")

@@ -128,13 +128,14 @@ class Ranking(Shape, frozen=True):
 
 
 class Place(Shape, frozen=True):
-    """Where a model is, and on which engine; why on that one, where nobody named it."""
+    """Where a model is, on which engine, why on that one where nobody named it, and whether it may not be evicted."""
 
     node: str
     status: str
     vram_estimate_mb: int | None
     harness: str | None = None
     harness_reason: str | None = None
+    pinned: bool = False
 
 
 class Model(Shape, frozen=True):

@@ -147,8 +147,8 @@ def _location(place: Place, needed_mb: int | None) -> dict[str, Any]:
         "status": str(place.status),
         "vram_estimate_mb": sum(place.shares.values()) or needed_mb or None,
     }
-    engine = {"harness": place.harness, "harness_reason": place.harness_reason}
-    return shown | {name: told for name, told in engine.items() if told}
+    more = {"harness": place.harness, "harness_reason": place.harness_reason, "pinned": place.pinned}
+    return shown | {name: told for name, told in more.items() if told}
 
 
 def _reason(status: str, verdicts: list[Verdict], places: list[Place]) -> dict[str, Any]:

@@ -15,12 +15,12 @@ def reason(fleet: Fleet, model: str, now: float) -> str:
         if incoming == model:
             holders = appraise(fleet, model, fleet.nodes[node], now).waits_for
             hold = "hold" if len(holders) > 1 else "holds"
-            return f"room on {node}" + (f", which {' and '.join(holders)} {hold} now" if holders else "")
+            return f"room on {node}" + (f", which {', '.join(holders)} {hold} now" if holders else "")
     for node, failure in fleet.failures.get(model, {}).items():
         if failure.crowded and now < failure.until:
             return f"room on {node}, which was taken a moment ago"
     older = [f"{incoming} on {node}" for node, incoming in fleet.clearing.items()]
-    return "room" + (f", which is being made for {' and '.join(older)} first" if older else "")
+    return "room" + (f", which is being made for {', '.join(older)} first" if older else "")
 
 
 def _comes(place: Place, now: float) -> str | None:
