@@ -254,8 +254,9 @@ def receive(segments: list[bytes]) -> tuple[int, bytes] | None:
 
 @given(st.data())
 @MANY
-def test_an_answer_reads_the_same_however_it_is_cut(data):
-    assert receive(split(ANSWER, data.draw(cuts(len(ANSWER))))) == (200, b"hello")
+def test_an_answer_reads_the_same_however_it_is_cut_and_whatever_follows(data):
+    raw = ANSWER + data.draw(st.sampled_from([b"", ANSWER, *DAMAGE]))
+    assert receive(split(raw, data.draw(cuts(len(raw))))) == (200, b"hello")
 
 
 @given(st.integers(0, len(ANSWER) - 1))
