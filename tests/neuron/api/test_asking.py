@@ -107,9 +107,9 @@ def test_a_token_that_there_is_not_is_refused(field: str, tokens: Any) -> None:
 
 def test_a_field_whose_loss_would_change_the_meaning_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        ask(functions=[{"name": "f"}])
-    assert refused.value.fields["param"] == "functions"
-    assert ask(functions=[]).ignored == ("functions",)
+        ask(guided_choice=["a"])
+    assert refused.value.fields["param"] == "guided_choice"
+    assert ask(guided_choice=[]).ignored == ("guided_choice",)
 
 
 def test_a_field_goes_by_the_name_that_the_engine_knows() -> None:

@@ -8,9 +8,9 @@ from helexa.base.errors import InvalidRequest
 from helexa.neuron.core import unheard
 
 ASKS = {"logit_bias": {"5": -100}, "top_logprobs": 3, "json_schema": {"type": "object"}, "echo": True, "suffix": "}",
-        "functions": [{"name": "f"}], "dimensions": 64, "best_of": 2, "guided_choice": ["a"]}  # fmt: skip
-ASKS_NOTHING = {"logit_bias": {}, "top_logprobs": 0, "json_schema": None, "echo": False, "suffix": "", "functions": [],
-                "dimensions": None, "best_of": 1, "guided_choice": None}  # fmt: skip
+        "n_cache_reuse": 1, "dimensions": 64, "best_of": 2, "guided_choice": ["a"]}  # fmt: skip
+ASKS_NOTHING = {"logit_bias": {}, "top_logprobs": 0, "json_schema": None, "echo": False, "suffix": "",
+                "n_cache_reuse": 0, "dimensions": None, "best_of": 1, "guided_choice": None}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ASKS)

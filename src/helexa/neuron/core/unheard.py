@@ -20,7 +20,6 @@ MEANT: Final[Mapping[str, str]] = {
     **dict.fromkeys(("bad_words", "allowed_token_ids"), _BIAS),
     **dict.fromkeys(("suffix", "echo", "prompt_logprobs"), _NOT_HERE),
     "n_cache_reuse": "what other conversations left is not a client's to take; a profile may set cache_reuse",
-    "functions": "is not supported by this server; say it as tools",
     "best_of": "no more answers are made than are given; say it as n",
     "dimensions": "the vectors of this model have one size; leave it out",
 }
