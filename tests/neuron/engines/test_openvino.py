@@ -142,6 +142,14 @@ def test_every_kind_of_grammar_is_understood(ask: Ask, schema: dict[str, Any]) -
     json.loads(answer["choices"][0]["message"]["content"])
 
 
+def test_an_answer_by_a_schema_ends_with_it(ask: Ask) -> None:
+    """Asked to go on for ever, it did, behind its end."""
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": {"a": 1}}}}
+    _, answer, headers = ask(response_format=form, max_tokens=40, ignore_eos=True)
+    assert json.loads(answer["choices"][0]["message"]["content"]) == {"a": 1}
+    assert dict(headers)[b"x-helexa-ignored"] == b"ignore_eos"
+
+
 def test_what_is_told_of_the_cache_is_true(ask: Ask) -> None:
     """Whole blocks of a prompt seen before, none of one that is new."""
     text = " ".join(f"x{at}" for at in range(200))

@@ -84,6 +84,7 @@ def read_chat(body: bytes, window: int) -> Ask:
         form, lost = calls.call_schema(must, parallel=bool(request.parallel_tool_calls), tokens=tokens)
     else:
         form, lost = _form(request.response_format)
+    endless = ("ignore_eos",) if form is not None and raw.get("ignore_eos") is True else ()  # a form has an end
     return Ask(
         sampling=_sampling(request, raw, form),
         messages=_text_only(raw["messages"]),
@@ -98,7 +99,7 @@ def read_chat(body: bytes, window: int) -> Ask:
         logprobs=bool(request.logprobs),
         stream=bool(request.stream),
         with_usage=bool(request.stream_options and request.stream_options.include_usage),
-        unheard=(*_unheard(raw), *(f"schema.{name}" for name in lost)),
+        unheard=(*_unheard(raw), *endless, *(f"schema.{name}" for name in lost)),
     )
 
 
@@ -162,7 +163,7 @@ def _sampling(
         "presence_penalty": request.presence_penalty,
         "frequency_penalty": request.frequency_penalty,
         "seed": request.seed,
-        "ignore_eos": raw.get("ignore_eos") is True or None,
+        "ignore_eos": (raw.get("ignore_eos") is True and form is None) or None,
         "grammar": None if form is None else grammar(form),
     }
     return Sampling(**{name: value for name, value in given.items() if value is not None})
