@@ -62,7 +62,7 @@ def ids() -> Callable[[str], str]:
 
 
 def pass_through() -> Callable[[bytes], bytes]:
-    request = Request("POST", b"/v1/chat/completions", [], True)
+    request = Request.of("POST", b"/v1/chat/completions", [], True)
     request.body = CHAT
     return Passing(request, "/v1/chat/completions").feed
 
