@@ -65,6 +65,8 @@ class ResponsesAsk:
 class _Item:
     raw: msgspec.Raw | bytes
     at: str
+    kind: str | None
+    """Its type, where it says one."""
 
 
 def read_responses(
@@ -136,10 +138,10 @@ def _items(request: shapes.Request, lookup: Lookup, notices: set[str]) -> list[_
         stored = lookup(request.previous_response_id)
         if stored is None:
             raise PreviousResponseNotFound(id=request.previous_response_id, param="previous_response_id")
-        items += (_Item(raw, "previous_response_id") for raw in stored)
+        items += (_item(raw, "previous_response_id") for raw in stored)
     if isinstance(request.input, str):
         message = {"type": "message", "role": "user", "content": request.input}
-        items.append(_Item(msgspec.json.encode(message), "input"))
+        items.append(_item(msgspec.json.encode(message), "input"))
     elif request.input is not None:
         for index, raw in enumerate(request.input):
             items += _resolved(raw, f"input.{index}", lookup, notices)
@@ -153,19 +155,23 @@ def _resolved(raw: msgspec.Raw, at: str, lookup: Lookup, notices: set[str]) -> l
     if kind.type is None and kind.role is None:
         raise intake.refuse(f"{at}.type", "Field required")
     if kind.type != "item_reference":
-        return [_Item(raw, at)]
+        return [_Item(raw, at, kind.type)]
     reference = intake.read(shapes.REFERENCE, raw, at)
     stored = lookup(reference.id)
     if stored is None:
         notices.add(f"{at}.id")
-    return [_Item(found, at) for found in stored or ()]
+    return [_item(found, at) for found in stored or ()]
+
+
+def _item(raw: msgspec.Raw | bytes, at: str) -> _Item:
+    return _Item(raw, at, intake.read(shapes.ITEM_KIND, raw, at).type)
 
 
 def _offered(request: shapes.Request, items: list[_Item]) -> Iterator[tuple[str, shapes.Tool]]:
     """Every tool with where it stands: the request's own, and those that its items bring along."""
     yield from ((f"tools.{index}", tool) for index, tool in enumerate(request.tools or ()))
     for item in items:
-        if intake.read(shapes.ITEM_KIND, item.raw, item.at).type == "additional_tools":
+        if item.kind == "additional_tools":
             more = intake.read(shapes.ADDITIONAL_TOOLS, item.raw, item.at).tools
             yield from ((f"{item.at}.tools.{index}", tool) for index, tool in enumerate(more))
 
@@ -181,8 +187,7 @@ def _turns(
 
 
 def _turn(item: _Item, names: Names, can: Capabilities, notices: set[str]) -> Turn | None:
-    kind = intake.read(shapes.ITEM_KIND, item.raw, item.at)
-    match kind.type:
+    match item.kind:
         case None | "message":
             return _message(item, can, notices)
         case "function_call":
