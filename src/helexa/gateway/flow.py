@@ -15,7 +15,7 @@ from helexa.gateway.act.dispatcher import Claim, Dispatcher, RefusedSeat, Seat
 from helexa.gateway.act.proxy import Call, Headers, Proxy, Trip, TryAnother, traced, unanswered
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.catalogue import Names
-from helexa.gateway.fleet.model import Fleet, Status
+from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.meter import Journey, Usage, settle
 from helexa.gateway.metrics import Metrics
 from helexa.gateway.plan.instructions import Why
@@ -269,7 +269,7 @@ def refusal_of(refused: RefusedSeat) -> HelexaError:
 def _loading(fleet: Fleet, model: str) -> dict[str, object]:
     """What can be said of a load that a client waited for too long."""
     for place in fleet.places.get(model, {}).values():
-        if place.status in (Status.LOADING, Status.RECOVERING):
+        if place.coming:
             stands = place.loading.told() if place.loading is not None else {}
             return {"state": str(place.status), "node": place.node, **stands}
     return {"state": "waiting"}

@@ -352,6 +352,15 @@ def test_where_no_other_node_could_load_it_a_stuck_load_is_told_to_who_waits() -
     assert "nothing has moved there for long" in world.refused[ask].message
 
 
+def test_a_model_that_has_long_been_loaded_is_not_called_stuck_when_its_node_fails_requests() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="loaded", vram_predicted_mb=400)))
+    world.wait(LOAD_DEADLINE_S + 60)
+    for _ in range(3):
+        world.finish(world.ask("a"), transport_error=True)
+    assert "nothing has moved" not in world.refused[world.ask("a")].message
+
+
 def test_a_load_that_was_given_up_is_not_waited_for_because_its_node_still_tells_of_it() -> None:
     world = World({"n1": 1000, "n2": 1000}, {"a": 400})
     world.ask("a")

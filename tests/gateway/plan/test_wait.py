@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.fleet.model import Status
+from helexa.gateway.fleet.model import LOAD_DEADLINE_S, Status
 from helexa.gateway.plan.wait import reason
 from helexa.wire import control
 
@@ -29,6 +29,14 @@ def test_a_model_that_comes_is_waited_for_where_it_comes(status: Status, told: s
     world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status=str(status))))
     world.ask("a")
     assert of(world, "a") == told
+
+
+def test_an_unload_is_waited_for_however_long_it_takes() -> None:
+    world = World({"n1": 1000}, {"a": 600})
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="unloading")))
+    world.ask("a")
+    world.wait(LOAD_DEADLINE_S + 60)
+    assert of(world, "a") == "the end of its unload on n1"
 
 
 def test_a_busy_model_is_named_by_those_who_wait_for_its_room_and_they_by_those_behind_them() -> None:

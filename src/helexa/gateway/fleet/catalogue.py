@@ -164,7 +164,7 @@ def _reason(status: str, verdicts: list[Verdict], places: list[Place]) -> dict[s
 
 def _loading(places: list[Place]) -> dict[str, Any]:
     for place in places:
-        if place.status in (Status.LOADING, Status.RECOVERING) and place.loading is not None:
+        if place.coming and place.loading is not None:
             return {"loading": place.loading.told()}
     return {}
 

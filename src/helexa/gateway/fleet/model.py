@@ -107,9 +107,18 @@ class Place(Value, frozen=True):
     def ready(self) -> bool:
         return self.status is Status.LOADED and self.servable and not self.closing
 
+    @property
+    def coming(self) -> bool:
+        """It loads or recovers, as far as anybody knows."""
+        return self.status in (Status.LOADING, Status.RECOVERING)
+
+    def stuck(self, now: float) -> bool:
+        """Its load or recovery has not moved for too long."""
+        return self.coming and now >= self.stuck_at
+
     def comes(self, now: float) -> bool:
         """It will serve before long: it loads or recovers, and is not stuck."""
-        return self.status in (Status.LOADING, Status.RECOVERING) and now < self.stuck_at
+        return self.coming and now < self.stuck_at
 
     @property
     def outstanding(self) -> int:

@@ -23,7 +23,7 @@ def refusal(fleet: Fleet, ask: Ask, found: list[Appraisal], now: float) -> Refus
         return _refuse(
             fleet, ask, Why.UNSERVABLE, f"`{ask.model}` is loaded but cannot serve: {text}", 503, found, 10.0
         )
-    stuck = [p for p in fleet.places.get(ask.model, {}).values() if now >= p.stuck_at and fleet.nodes[p.node].healthy]
+    stuck = [p for p in fleet.places.get(ask.model, {}).values() if p.stuck(now) and fleet.nodes[p.node].healthy]
     if stuck:
         text = f"`{ask.model}` is said to be {stuck[0].status} on {stuck[0].node}, but nothing has moved there for long"
         return _refuse(fleet, ask, Why.UNSERVABLE, text, 503, found, 10.0)

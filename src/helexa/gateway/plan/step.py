@@ -83,7 +83,7 @@ def _only_loads(fleet: Fleet, model: str, now: float) -> bool:
     if not there:
         return False
     for place in there.values():
-        if place.status is not Status.LOADING or now >= place.stuck_at or not fleet.nodes[place.node].healthy:
+        if place.status is not Status.LOADING or place.stuck(now) or not fleet.nodes[place.node].healthy:
             return False
     return True
 

@@ -24,7 +24,7 @@ def reason(fleet: Fleet, model: str, now: float) -> str:
 
 
 def _comes(place: Place, now: float) -> str | None:
-    if now >= place.stuck_at:
+    if place.stuck(now):
         return None
     match place.status:
         case Status.LOADING:
