@@ -94,6 +94,26 @@ async def test_a_device_is_recycled_after_so_many_cycles_and_brings_its_model_ba
         assert "recycled after 3 load cycles" in fleet.neurons["n1"].log.read_text()
 
 
+async def test_no_request_is_lost_while_a_device_is_recycled(tmp_path: Path) -> None:
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=echo("a", memory_mb=600), polling=POLLING) as fleet:
+        node, answers, recycled = fleet.neurons["n1"].url, list[int](), asyncio.Event()
+
+        async def go_on_asking() -> None:
+            while not recycled.is_set():
+                answers.append((await fleet.http.post("/v1/chat/completions", json=ask("a"))).status_code)
+
+        async def rested() -> bool:
+            return (await fleet.http.post(f"{node}/devices/0/recycle", json={"after_cycles": 0})).status_code == 200
+
+        asking = asyncio.create_task(go_on_asking())
+        for _ in range(3):
+            await fleet.until_status("a", "loaded")
+            await eventually(rested, "a moment between two requests")
+        recycled.set()
+        await asking
+        assert set(answers) == {200}
+
+
 async def test_a_drained_node_finishes_what_runs_and_gets_nothing_new_until_it_is_taken_back(pair: Fleet) -> None:
     node = await home_of(pair, "talker")
     body = ask("talker", stream=True, max_tokens=30)

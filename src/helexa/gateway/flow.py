@@ -206,14 +206,18 @@ class Flow:
         node = trip.journey.node
         if trouble.gone:
             self._dispatcher.tell(ev.ModelGone(node=node, model=trip.journey.model))
+        if trouble.state is not None:
+            self._dispatcher.tell(ev.TurnedAway(node=node, model=trip.journey.model, status=trouble.state))
+            self._look_again(node)
         if trouble.unreachable:
             self._dispatcher.tell(ev.Missed(node=node, reason=trouble.error.message, limit=1))
             self._look_again(node)
-        trip.failures += not trouble.unreachable
+        trip.trouble = trouble.error.message
+        if trouble.state is None:
+            trip.failures += not trouble.unreachable
+            trip.avoid |= {node}
         if trip.attempts == ATTEMPTS or trip.failures == FAILURES:
             raise trouble.error from trouble
-        trip.avoid |= {node}
-        trip.trouble = trouble.error.message
 
     async def _wait(self, seat: Claim, trip: Trip, company: Company) -> None:
         """Wait for the seat. Raises what the planner refuses with."""

@@ -325,6 +325,26 @@ def test_a_recovering_model_holds_its_route_and_is_not_placed_a_second_time() ->
     assert world.seated[ask].node == "n1"
 
 
+@pytest.mark.parametrize("status", [Status.LOADING, Status.RECOVERING, Status.POISONED, Status.UNLOADING])
+def test_a_request_that_its_node_turns_away_waits_there_for_what_passes(status: Status) -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    warm(world, "a")
+    world.tell(ev.TurnedAway(node="n1", model="a", status=status))
+    ask = world.ask("a")
+    assert ask not in world.seated
+    assert ask not in world.refused
+    world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="loaded")))
+    assert world.seated[ask].node == "n1"
+
+
+def test_what_a_node_turned_away_is_not_heard_once_its_model_is_known_to_be_on_its_way() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.ask("a")
+    before = world.fleet
+    world.tell(ev.TurnedAway(node="n1", model="a", status=Status.UNLOADING))
+    assert world.fleet.places == before.places
+
+
 def test_a_load_of_anothers_that_does_not_move_is_not_waited_for_for_ever() -> None:
     world = World({"n1": 1000, "n2": 1000}, {"a": 400})
 

@@ -239,6 +239,17 @@ async def test_a_recycled_worker_is_lost_as_planned(watched: Watched, tmp_path: 
     assert watched.news[0] == Lost(device=0, how="defrag", planned=True)
 
 
+async def test_a_worker_that_is_recycled_is_lost_before_it_ends(watched: Watched, tmp_path: Path) -> None:
+    await watched.load("m", tmp_path / "s")
+    pid = watched.pool.pid(0)
+    recycling = asyncio.create_task(watched.pool.recycle(0, "defrag"))
+    await asyncio.sleep(0)
+    assert watched.news == [Lost(device=0, how="defrag", planned=True)]
+    assert exists(f"/proc/{pid}")
+    await recycling
+    assert not exists(f"/proc/{pid}")
+
+
 async def test_a_device_that_is_gone_has_no_worker_until_it_is_back(watched: Watched, tmp_path: Path) -> None:
     await watched.load("m", tmp_path / "s")
     pid = watched.pool.pid(0)

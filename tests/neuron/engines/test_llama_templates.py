@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helexa.neuron.core.gguf import read_header
-from tests.neuron.api.client import Client
+from tests.neuron.api.client import Client, Got
 from tests.neuron.core.chat import test_template as fixtures
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -18,7 +19,6 @@ pytest.importorskip("transformers")
 
 TOKENS = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
 """Those of the file that serves as the body of every family."""
-VARIABLES = {"date_string": f"{fixtures.NOW:%d %b %Y}"}
 
 
 def as_sent(message: dict[str, Any]) -> dict[str, Any]:
@@ -35,17 +35,31 @@ def with_text(talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [as_sent(message) for message in talk]
 
 
-async def compare(client: Client, model: str, family: str, options: dict[str, object]) -> None:
+async def rendered(client: Client, body: dict[str, Any], patch: pytest.MonkeyPatch) -> Got:
+    """What llama.cpp makes of a conversation, with the fixtures' clock set to its own: it knows but the day's."""
+    while True:
+        today = date.today()
+        patch.setattr(fixtures, "NOW", datetime.combine(today, time()))
+        got = await client.post(
+            "/apply-template", body | {"chat_template_kwargs": {"date_string": f"{today:%d %b %Y}"}}
+        )
+        if date.today() == today:
+            return got
+
+
+async def compare(
+    client: Client, model: str, family: str, options: dict[str, object], patch: pytest.MonkeyPatch
+) -> None:
     """Every conversation, by llama.cpp, by our own renderer and by transformers."""
     spec = {"model_id": model, "harness": "llama", "context": 256, "options": {"slots": 1, "warmup": False, **options}}
     assert (await client.post("/models/load", spec)).status == 200
     try:
         for name, talk in fixtures.TALKS.items():
             for tools in (None, fixtures.TOOLS):
+                body = {"model": model, "messages": with_text(talk)} | ({"tools": tools} if tools else {})
+                got = await rendered(client, body, patch)
                 theirs = fixtures.theirs(family, with_text(talk) if family == "deepseek" else talk, tools)
                 assert fixtures.ours(family, talk, tools) == theirs, name
-                body = {"model": model, "messages": with_text(talk), "chat_template_kwargs": VARIABLES}
-                got = await client.post("/apply-template", body | ({"tools": tools} if tools else {}))
                 if theirs.startswith("refused"):
                     assert (got.status, got.json["error"]["type"]) == (400, "invalid_request_error"), name
                 else:
@@ -59,7 +73,7 @@ async def test_a_conversation_is_rendered_as_transformers_renders_it(
     client: Client, smollm2_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fixtures, "TOKENS", TOKENS)
-    await compare(client, f"file:{smollm2_path}", family, {"chat_template": fixtures.source(family)})
+    await compare(client, f"file:{smollm2_path}", family, {"chat_template": fixtures.source(family)}, monkeypatch)
 
 
 async def test_so_is_it_by_the_template_that_comes_with_a_model(
@@ -69,4 +83,4 @@ async def test_so_is_it_by_the_template_that_comes_with_a_model(
         carried = str(read_header(file.read(16 * 1024 * 1024)).metadata["tokenizer.chat_template"])
     monkeypatch.setattr(fixtures, "TOKENS", TOKENS)
     monkeypatch.setattr(fixtures, "source", lambda _: carried)
-    await compare(client, f"file:{smollm2_path}", "its own", {})
+    await compare(client, f"file:{smollm2_path}", "its own", {}, monkeypatch)

@@ -109,8 +109,9 @@ class Journal:
         if entry is None:
             entry = Entry(event.decision, event.model, now, self._clock.wall())
             self._keep(event.decision, entry)
-        if event.avoid:
-            entry.did(f"tried again, not on {', '.join(sorted(event.avoid))}: {event.trouble}", now)
+        if event.trouble:
+            elsewhere = f", not on {', '.join(sorted(event.avoid))}" if event.avoid else ""
+            entry.did(f"tried again{elsewhere}: {event.trouble}", now)
         self._open.setdefault(event.model, {})[event.ask] = entry
 
     def _note_wait(self, event: ev.Arrived, now: float) -> None:
@@ -118,7 +119,7 @@ class Journal:
         of those who wait holds for all."""
         waiting = self._open.get(event.model, {})
         entry = waiting.get(event.ask)
-        if entry is None or (entry.actions and not event.avoid):
+        if entry is None or (entry.actions and not event.trouble):
             return
         fleet = self._fleet()
         entry.did(f"wait for {reason(fleet, event.model, now)}", now)

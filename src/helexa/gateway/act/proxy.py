@@ -14,6 +14,7 @@ import msgspec
 from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
 from helexa.gateway.config import Gateway
+from helexa.gateway.fleet.model import Status
 from helexa.gateway.meter import Journey, Tail, Usage, usage_in
 from helexa.http1.client import Answer, ConnectFailed, Origin, OutOfDescriptors, UpstreamError, UpstreamTimeout, Whole
 from helexa.http1.message import LineForm, Lines, lines_of
@@ -72,16 +73,27 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+_PASSING = (Status.LOADING, Status.RECOVERING, Status.POISONED, Status.UNLOADING)
+
+
 class TryAnother(Exception):
     """Nothing reached the client yet and this node cannot serve now: another may. `error` is for when none does.
 
-    `transport`: the connection failed; `unreachable`: there was none to be had; `gone`: it no longer has the model.
+    `transport`: the connection failed; `unreachable`: there was none to be had; `gone`: it no longer has the model;
+    `state`: the model is there, in a state that will pass.
     """
 
     def __init__(
-        self, error: HelexaError, *, transport: bool = False, unreachable: bool = False, gone: bool = False
+        self,
+        error: HelexaError,
+        *,
+        transport: bool = False,
+        unreachable: bool = False,
+        gone: bool = False,
+        state: Status | None = None,
     ) -> None:
         self.error, self.transport, self.unreachable, self.gone = error, transport, unreachable, gone
+        self.state = state
         super().__init__(error.message)
 
 
@@ -197,9 +209,10 @@ class Proxy:
         if status == 404 and b"model_not_found" in body:
             raise TryAnother(_failed(journey, "it no longer has the model"), gone=True)
         if status == 503:
-            reason = upstream_fault(status, body).message
-            busy = NodeBusy(node=journey.node, model=journey.model, reason=reason, retry_after=_retry_after(heard))
-            raise TryAnother(busy)
+            told = upstream_fault(status, body)
+            after_s, state = _retry_after(heard), told.details.get("state")
+            busy = NodeBusy(node=journey.node, model=journey.model, reason=told.message, retry_after=after_s)
+            raise TryAnother(busy, state=next((known for known in _PASSING if known == state), None))
         if status == 502:
             raise TryAnother(_failed(journey, _text(body)))
         headers = [(b"content-type", heard.header(b"content-type") or b"application/json")]

@@ -131,9 +131,10 @@ def _status(places: list[Place], verdicts: list[Verdict]) -> str:
     found = {place.status for place in places}
     if any(place.status is Status.LOADED and place.servable for place in places):
         return "loaded"
-    for status in (Status.LOADING, Status.RECOVERING):
-        if status in found:
-            return str(status)
+    if Status.LOADING in found:
+        return "loading"
+    if found & {Status.RECOVERING, Status.POISONED}:
+        return "recovering"
     if any(verdict.failed for verdict in verdicts):
         return "failed"
     if verdicts and not any(verdict.feasible for verdict in verdicts):

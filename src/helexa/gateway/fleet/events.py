@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from helexa.gateway.config import Eviction, Profile
+from helexa.gateway.fleet.model import Status
 from helexa.wire import control
 
 
@@ -74,6 +75,14 @@ class ModelSeen(Event, frozen=True):
 class ModelGone(Event, frozen=True):
     node: str
     model: str
+
+
+class TurnedAway(Event, frozen=True):
+    """A node took no request for a model that seemed to be loaded there: it is `status` now."""
+
+    node: str
+    model: str
+    status: Status
 
 
 class Fitted(Event, frozen=True):

@@ -59,6 +59,8 @@ def fold(fleet: Fleet, event: ev.Event, now: float) -> Fleet:
             return _model_seen(fleet, event, now) if event.node in fleet.nodes else fleet
         case ev.ModelGone():
             return without_place(fleet, event.model, event.node)
+        case ev.TurnedAway():
+            return _turned_away(fleet, event, now)
         case ev.Fitted():
             return _fitted(fleet, event)
         case ev.Joined():
@@ -459,6 +461,15 @@ def _shares(fleet: Fleet, model: control.Model, node: str) -> dict[int, int]:
     if total is None:
         total = (profile.vram_mb if profile else None) or 0
     return {device: max(0, total) // len(devices) for device in devices} if devices else {}
+
+
+def _turned_away(fleet: Fleet, event: ev.TurnedAway, now: float) -> Fleet:
+    """Its node says so before its own report comes. What is not loaded, as far as we know, is known better already."""
+    place = fleet.place(event.model, event.node)
+    if place is None or place.status is not Status.LOADED:
+        return fleet
+    stuck_at = now + load_deadline_s(place.shares.values())
+    return with_seats(fleet, replace(place, status=event.status, since=now, stuck_at=stuck_at))
 
 
 def _fitted(fleet: Fleet, event: ev.Fitted) -> Fleet:

@@ -110,7 +110,7 @@ class Place(Value, frozen=True):
     @property
     def coming(self) -> bool:
         """It loads or recovers, as far as anybody knows."""
-        return self.status in (Status.LOADING, Status.RECOVERING)
+        return self.status in (Status.LOADING, Status.RECOVERING, Status.POISONED)
 
     def stuck(self, now: float) -> bool:
         """Its load or recovery has not moved for too long."""

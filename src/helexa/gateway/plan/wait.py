@@ -29,7 +29,7 @@ def _comes(place: Place, now: float) -> str | None:
     match place.status:
         case Status.LOADING:
             return f"the load on {place.node}"
-        case Status.RECOVERING:
+        case Status.RECOVERING | Status.POISONED:
             return f"its recovery on {place.node}"
         case Status.UNLOADING:
             return f"the end of its unload on {place.node}"

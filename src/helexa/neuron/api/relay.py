@@ -82,7 +82,8 @@ class Relay:
         except OutOfDescriptors as error:
             sink.fail(Unavailable(error.message, retry_after=1.0))
         except ConnectFailed:  # its worker has just ended, and nothing of this request was done
-            sink.fail(Unavailable(model=seat.model_id, reason="its worker has ended", retry_after=2.0))
+            why = "its worker has ended"
+            sink.fail(Unavailable(model=seat.model_id, reason=why, state="recovering", retry_after=2.0))
         except UpstreamError as error:
             log.warning("%s: its engine failed while it answered: %s", seat.model_id, error)
             said = f"The answer of `{seat.model_id}` broke off: its engine failed."

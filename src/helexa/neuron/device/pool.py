@@ -252,9 +252,14 @@ class Pool:
         """End a worker that works, on purpose; whether there was one."""
         if post.state not in _WORKING or post.process is None:
             return False
-        post.why, post.recycling = why, True
+        post.recycling = True
+        self._lose(post, why, ())  # before it ends: a request that still found it would be lost with it
         post.process.kill()
         return True
+
+    def _lose(self, post: _Post, how: str, lines: tuple[str, ...]) -> None:
+        self._set(post, "restarting", how)
+        self._tell(Lost(device=post.seat.index, how=how, planned=post.recycling, lines=lines))
 
     async def _ask(
         self, device: int, make: Callable[[int], jobs.Job], limit_s: float, report: Report | None = None
@@ -356,7 +361,7 @@ class Pool:
         await process.stop()
 
     def _mourn(self, post: _Post, process: WorkerProcess) -> None:
-        planned, post.recycling = post.recycling, False
+        planned = post.recycling
         lines = process.lines[-KEPT_EXIT_LINES:]
         fault = None if planned else faults.in_lines(process.lines)
         if fault is not None:  # an engine that aborts on a fault has no other way to tell of it than its last words
@@ -366,8 +371,9 @@ class Pool:
         how = post.why if planned else process.how
         post.exit = Exit(how=how, at=self._clock.wall(), lines=lines)
         log.warning("worker %s ended: %s", post.seat.worker, how)
-        self._set(post, "restarting", how)
-        self._tell(Lost(device=post.seat.index, how=how, planned=planned, lines=lines))
+        if not planned:
+            self._lose(post, how, lines)
+        post.recycling = False
 
     def _stillborn(self, post: _Post, error: WorkerLost) -> float:
         """A worker that died before its hello; returns how long to wait before the next."""

@@ -14,16 +14,17 @@ log = logging.getLogger(__name__)
 
 
 def not_now(model_id: str, state: life.State | None) -> HelexaError:
-    """Why a model that is known takes no request now."""
+    """Why a model that is known takes no request now. `state` is for gateways, which hold a request until it passes."""
     match state:
         case life.Loading():
-            return Unavailable(model=model_id, reason="it is still loading", retry_after=2.0)
+            return Unavailable(model=model_id, reason="it is still loading", state="loading", retry_after=2.0)
         case life.Recovering() | life.Poisoned():
-            return Unavailable(model=model_id, reason=f"it is recovering ({state.error})", retry_after=2.0)
+            why = f"it is recovering ({state.error})"
+            return Unavailable(model=model_id, reason=why, state="recovering", retry_after=2.0)
         case life.Failed():
             return Unavailable(model=model_id, reason=f"it failed: {state.error}", retry_after=30.0)
         case life.Loaded() | life.Unloading() | None:
-            return Unavailable(model=model_id, reason="it is being unloaded", retry_after=1.0)
+            return Unavailable(model=model_id, reason="it is being unloaded", state="unloading", retry_after=1.0)
         case _:
             assert_never(state)
 
@@ -34,7 +35,7 @@ def broken_off(model_id: str, state: life.State | None) -> HelexaError:
         case life.Recovering() | life.Poisoned() | life.Failed():
             return UpstreamFailed(node=model_id, reason=state.error, model=model_id)
         case _:
-            return Unavailable(model=model_id, reason="it was unloaded meanwhile", retry_after=1.0)
+            return Unavailable(model=model_id, reason="it was unloaded meanwhile", state="unloading", retry_after=1.0)
 
 
 def shutting_down(model_id: str) -> Unavailable:
