@@ -34,6 +34,7 @@ from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.catalogue import Names, entry, listing
 from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.flow import Flow, refusal_of
+from helexa.gateway.meter import Books
 from helexa.gateway.metrics import Metrics
 from helexa.gateway.plan.instructions import Instruction, Recycle
 from helexa.http1.bridge import asgi_handler
@@ -76,7 +77,7 @@ class Cortex:
         self._watches: dict[str, NodeWatch] = {}
         self._loops: dict[str, list[asyncio.Task[None]]] = {}
         self._feeds: set[asyncio.Queue[bytes]] = set()
-        self.access = AccessLog(config.log.style)
+        self.books = Books(self.metrics, AccessLog(config.log.style).write)
         self.dispatcher.hands = Loader(self.dispatcher, self._clients, self.crew, self._poll_soon)
         self.journal = Journal(self._clock, lambda: self.dispatcher.fleet)
         self.dispatcher.watchers += [self.journal.watch, self._count, self._publish]
@@ -188,7 +189,7 @@ class Cortex:
         await self.metrics_server.listen(*cfg.parse_address(gateway.metrics_listen, "gateway.metrics_listen"))
         self._apply()
         self.crew.loop(self._tick, name="tick", clock=self._clock, every_s=TICK_S)
-        self.crew.loop(self.access.flush, name="access log", clock=self._clock, every_s=0.25)
+        self.crew.loop(self._balance, name="books", clock=self._clock, every_s=0.25)
         return [f"{'https' if gateway.tls_cert else 'http'}://{host}:{port}" for host, port in bound]
 
     async def stop(self, timeout_s: float = DRAIN_S) -> None:
@@ -200,18 +201,17 @@ class Cortex:
         await self.crew.dismiss()
         for origin, _ in self._origins.values():
             await origin.aclose()
-        await self.access.flush()
+        self.books.balance()
 
     def _make_door(self) -> Door:
         proxy = Proxy(self._origins, self._clock, lambda: self._config.gateway)
         flow = Flow(
             self.dispatcher,
             proxy,
-            self.metrics,
+            self.books,
             self._clock,
             names=lambda: self._names,
             max_wait_s=lambda: self._config.gateway.max_wait_s,
-            log=self.access.add,
             look_again=self._poll_soon,
             note=self.journal.note,
         )
@@ -258,7 +258,11 @@ class Cortex:
         if node in self._watches:
             self._watches[node].poll_now()
 
+    async def _balance(self) -> None:
+        self.books.balance()
+
     async def _tick(self) -> None:
+        self.books.balance()
         self.dispatcher.tick(self.metrics.new_speeds())
 
     def _count(self, event: ev.Event, out: list[Instruction]) -> None:
@@ -282,6 +286,7 @@ class Cortex:
         if request.path != "/metrics":
             reply.send(404, [(b"content-type", b"text/plain")], b"try /metrics\n")
             return
+        self.books.balance()
         kind, text = self.metrics.scrape()
         reply.send(200, [(b"content-type", kind.encode())], text)
 

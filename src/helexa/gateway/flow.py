@@ -16,8 +16,7 @@ from helexa.gateway.act.proxy import Call, Headers, Proxy, Trip, TryAnother, tra
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.catalogue import Names
 from helexa.gateway.fleet.model import Fleet
-from helexa.gateway.meter import Journey, Usage, settle
-from helexa.gateway.metrics import Metrics
+from helexa.gateway.meter import Books, Journey, Usage
 from helexa.gateway.plan.instructions import Why
 from helexa.gateway.plan.wait import reason
 from helexa.http1.client import UpstreamBroken, Whole
@@ -56,22 +55,20 @@ class Flow:
         self,
         dispatcher: Dispatcher,
         proxy: Proxy,
-        metrics: Metrics,
+        books: Books,
         clock: Clock,
         *,
         names: Callable[[], Names],
         max_wait_s: Callable[[], float],
-        log: Callable[[Journey, int, str | None, Usage | None, float], None],
         look_again: Callable[[str], None],
         note: Callable[[Journey], None],
     ) -> None:
         self._dispatcher = dispatcher
         self._proxy = proxy
-        self._metrics = metrics
+        self._books = books
         self._clock = clock
         self._names = names
         self._max_wait_s = max_wait_s
-        self._log = log
         self._look_again = look_again
         self._note = note
         self._run = fresh()[:12]
@@ -93,15 +90,17 @@ class Flow:
                 journey.refused = error.message
                 self._note(journey)
             self._tell(trip, error)
-            self._settle(trip, None, error.code)
+            self._books.enter(trip.journey, trip.reply.status, error.code, None, journey.began)
             return None
         self._note(journey)
         if call.stream:
             return self._serve(trip, None)
-        seat = self._dispatcher.seat_at_once(journey.model, call.affinity)
-        if seat is not None and self._ask(trip, seat):
+        node = self._dispatcher.take(journey.model, call.affinity, journey.began)
+        if node is None:
+            return self._serve(trip, None)
+        if self._ask(trip, node):
             return None
-        return self._serve(trip, seat)
+        return self._serve(trip, Seat(self._dispatcher, journey.model, node))
 
     def _begun(self, call: Call, request: Request) -> Journey:
         given = request.header(b"x-request-id")
@@ -111,49 +110,51 @@ class Flow:
 
     # -- by callbacks
 
-    def _ask(self, trip: Trip, seat: Seat) -> bool:
-        """Send the request for a whole answer, if a connection is at hand."""
+    def _ask(self, trip: Trip, node: str) -> bool:
+        """Send the request for a whole answer, if a connection is at hand; the seat at `node` is then given back."""
         trip.attempts = 1
         journey = trip.journey
-        journey.node, journey.seated = seat.node, journey.began
-        whole = self._proxy.ask(trip, partial(self._answered, trip, seat))
+        journey.node, journey.seated = node, journey.began
+        whole = self._proxy.ask(trip, partial(self._answered, trip))
         if whole is None:
             return False
-        trip.reply.on_gone = partial(self._abandoned, trip, seat, whole)
+        trip.reply.on_gone = partial(self._abandoned, trip, whole)
         return True
 
-    def _answered(self, trip: Trip, seat: Seat, whole: Whole) -> None:
+    def _answered(self, trip: Trip, whole: Whole) -> None:
         """The neuron's answer is here, or none will be. Trouble is left to a task, which may wait and try again."""
+        journey, now = trip.journey, self._clock.now()
         trouble = failed = usage = None
         try:
             if whole.error is not None:
-                raise unanswered(trip.journey, whole.error)
-            usage = self._proxy.give(trip, whole, whole.body)
+                raise unanswered(journey, whole.error)
+            usage = self._proxy.give(trip, whole, whole.body, now)
         except TryAnother as found:
             trouble = found
         except HelexaError as error:
             failed = error.code
             self._tell(trip, error)
         except Exception:
-            log.exception("an answer of %s could not be given", trip.journey.node)
+            log.exception("an answer of %s could not be given", journey.node)
             failed = HelexaError.code
             self._tell(trip, HelexaError("the gateway failed on this answer"))
         if trouble is None:
-            seat.leave()
-            self._settle(trip, usage, failed)
+            self._dispatcher.give_back(journey.model, journey.node, now)
+            self._books.enter(trip.journey, trip.reply.status, failed, usage, now)
         elif isinstance(whole.error, UpstreamBroken) and whole.error.stale:
             trip.attempts = 0  # the connection had been closed already: no fault of the node's
-            trip.reply.go_on(self._serve(trip, seat))
+            trip.reply.go_on(self._serve(trip, Seat(self._dispatcher, journey.model, journey.node)))
         else:
-            seat.leave(transport_error=trouble.transport)
+            self._dispatcher.give_back(journey.model, journey.node, now, transport_error=trouble.transport)
             self._learn(trip, trouble)
             trip.reply.go_on(self._serve(trip, None))
 
-    def _abandoned(self, trip: Trip, seat: Seat, whole: Whole) -> None:
+    def _abandoned(self, trip: Trip, whole: Whole) -> None:
         """The client has left: so does the neuron, when its connection ends."""
         whole.close()
-        seat.leave()
-        self._settle(trip, None, CLIENT_GONE)
+        now = self._clock.now()
+        self._dispatcher.give_back(trip.journey.model, trip.journey.node, now)
+        self._books.enter(trip.journey, trip.reply.status, CLIENT_GONE, None, now)
 
     # -- by a task
 
@@ -169,7 +170,7 @@ class Flow:
             self._tell(trip, error)
         finally:
             company.leave()
-            self._settle(trip, usage, failed)
+            self._books.enter(trip.journey, trip.reply.status, failed, usage, self._clock.now())
 
     async def _answer(self, trip: Trip, seat: Seat | None, company: Company) -> Usage | None:
         journey, call = trip.journey, trip.call
@@ -247,13 +248,6 @@ class Flow:
             reply.finish()
         else:
             reply.abort()
-
-    def _settle(self, trip: Trip, usage: Usage | None, failed: str | None) -> None:
-        now, status = self._clock.now(), trip.reply.status
-        if failed is None and status >= 400:
-            failed = f"http_{status}"
-        settle(self._metrics, trip.journey, usage, now, failed)
-        self._log(trip.journey, status, failed, usage, now)
 
 
 def _carried(request: Request) -> Headers:

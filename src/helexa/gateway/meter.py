@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -117,8 +118,41 @@ class Journey(msgspec.Struct, eq=False, gc=False):
     waited: bool = False
 
 
-def settle(metrics: Metrics, journey: Journey, usage: Usage | None, now: float, error: str | None) -> None:
-    """Count one finished request."""
+Ended = tuple[Journey, int, str | None, Usage | None, float]
+"""A request that is over: what became of it, its status, the error's code, its usage, and when that was."""
+MOST_OPEN = 4096
+
+
+class Books:
+    """Requests that have ended and are not counted yet. Many at a time cost less each, and none of it is on their way.
+
+    `tell` is given all that are counted, for the access log.
+    """
+
+    def __init__(self, metrics: Metrics, tell: Callable[[list[Ended]], None]) -> None:
+        self._metrics = metrics
+        self._tell = tell
+        self._open: list[Ended] = []
+
+    def enter(self, journey: Journey, status: int, error: str | None, usage: Usage | None, now: float) -> None:
+        """Note one that has ended."""
+        if status >= 400 and error is None:
+            error = f"http_{status}"
+        self._open.append((journey, status, error, usage, now))
+        if len(self._open) >= MOST_OPEN:
+            self.balance()
+
+    def balance(self) -> None:
+        """Count all that have ended; to be called before the metrics are read."""
+        if not self._open:
+            return
+        ended, self._open = self._open, []
+        for journey, _, error, usage, now in ended:
+            _count(self._metrics, journey, usage, now, error)
+        self._tell(ended)
+
+
+def _count(metrics: Metrics, journey: Journey, usage: Usage | None, now: float, error: str | None) -> None:
     # A name that no model has is no label: whoever makes up names must not make up series.
     cell = metrics.cell(journey.model or "unknown", journey.node)
     began, first = journey.began, journey.first

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Self
+from typing import Self, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
@@ -334,51 +334,39 @@ class ChunkedBody:
         self.complete = True
 
 
-class Lines(bytes):
-    """Header lines as they go on the wire, checked and each ended: worded once, sent many times."""
-
-    __slots__ = ()
-
-
-Headers = Iterable[Header] | Lines
+Lines: TypeAlias = bytes
+"""Header lines as they go on the wire, checked and each ended: worded once, sent many times."""
+Headers: TypeAlias = Iterable[Header] | Lines
 
 
 def lines_of(headers: Headers, ours: frozenset[bytes] = _OURS_UPSTREAM) -> Lines:
     """Header lines without those that are `ours` to say. Raises ValueError where a header would be more than one."""
-    if isinstance(headers, Lines):
+    if isinstance(headers, bytes):
         return headers
-    lines = [b"%b: %b\r\n" % header for header in headers if header[0].lower() not in ours]
-    return _checked(b"".join(lines), len(lines))
-
-
-class LineForm:
-    """Header lines whose names are settled: `form(*values)` only looks at the values. Raises ValueError as above."""
-
-    __slots__ = ("_count", "_form")
-
-    def __init__(self, *names: bytes) -> None:
-        self._form = b"".join(name + b": %b\r\n" for name in names)
-        self._count = len(names)
-
-    def __call__(self, *values: bytes) -> Lines:
-        return _checked(self._form % values, self._count)
-
-
-def _checked(lines: bytes, count: int) -> Lines:
-    if len(lines.translate(None, b"\r\n\0")) != len(lines) - 2 * count:
+    lines = b"".join(listed := [b"%b: %b\r\n" % header for header in headers if header[0].lower() not in ours])
+    if len(lines.translate(None, b"\r\n\0")) != len(lines) - 2 * len(listed):
         raise ValueError("a header may not hold CR, LF or NUL")
-    return Lines(lines)
+    return lines
 
 
 def answer_head(status: int, headers: Headers, framing: bytes) -> bytes:
     """The head of an answer; `framing` holds this room's own lines. Raises ValueError, as `lines_of` does."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"%b%b%b\r\n" % (line, lines_of(headers, _OURS), framing)
+    lines = headers if isinstance(headers, bytes) else lines_of(headers, _OURS)
+    return b"%b%b%b\r\n" % (line, lines, framing)
 
 
 def request_head(method: bytes, target: bytes, host: bytes, headers: Headers, body_bytes: int) -> bytes:
     """The head of a request to an upstream. Raises ValueError, as `lines_of` does."""
+    start = _request_start(method, target, host)
+    lines = headers if isinstance(headers, bytes) else lines_of(headers)
+    if body_bytes or method in _WITH_BODY:
+        return b"%b%bcontent-length: %d\r\n\r\n" % (start, lines, body_bytes)
+    return b"%b%b\r\n" % (start, lines)
+
+
+@lru_cache(maxsize=256)
+def _request_start(method: bytes, target: bytes, host: bytes) -> bytes:
     if len(target.translate(None, b" \r\n\0")) != len(target):
         raise ValueError(f"not a request target: {target!r}")
-    length = b"content-length: %d\r\n" % body_bytes if body_bytes or method in _WITH_BODY else b""
-    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (method, target, host, lines_of(headers), length)
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method, target, host)

@@ -110,3 +110,25 @@ def test_requests_that_were_seated_at_once_count_into_the_habits_at_the_next_tic
     once, _ = step(world.fleet, ev.Arrived(ask=99, model="a"), world.now)
     assert many > 4 * once.habits["a"].rate
     assert ticked.places["a"]["n0"].uses == 0
+
+
+def test_a_place_that_was_only_weighed_keeps_the_time_of_its_last_use() -> None:
+    world, fleet = fleet_of([0, 0])
+    ledger = Ledger()
+    taken = ledger.take(fleet, "a", lambda: None, world.now + 50)
+    settled = ledger.settle(fleet)
+    times = {node: place.last_used for node, place in settled.places["a"].items()}
+    (other,) = times.keys() - {taken}
+    assert times[other] == fleet.places["a"][other].last_used
+    assert times[str(taken)] == world.now + 50
+
+
+def test_a_circuit_that_time_closes_lets_requests_in_again() -> None:
+    world, fleet = fleet_of([0])
+    node = replace(fleet.nodes["n0"], tripped_until=world.now + 5)
+    tripped = replace(fleet, nodes={"n0": node})
+    ledger = Ledger()
+    assert ledger.take(tripped, "a", lambda: None, world.now) is None
+    assert ledger.take(tripped, "a", lambda: None, world.now + 5) == "n0"
+    assert ledger.take(fleet, "a", lambda: None, world.now) == "n0"
+    assert ledger.take(tripped, "a", lambda: None, world.now) is None

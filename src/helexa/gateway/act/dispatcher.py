@@ -96,19 +96,15 @@ class Dispatcher:
             log.info("%s", _line(instruction))
             self.hands(instruction)
 
-    def take(self, model: str, affinity: Affinity) -> str | None:
-        """A seat on the spot, at a model that is ready and that nobody waits for: its node, or None."""
-        return None if self._telling else self._ledger.take(self.charted, model, affinity, self.clock.now())
+    def take(self, model: str, affinity: Affinity, now: float) -> str | None:
+        """A seat on the spot, at a model that is ready and that nobody waits for: its node, or None. Who takes it has
+        to `give_back`, or to let a `Seat` do so."""
+        return None if self._telling else self._ledger.take(self.charted, model, affinity, now)
 
-    def give_back(self, model: str, node: str, *, transport_error: bool) -> None:
+    def give_back(self, model: str, node: str, now: float, *, transport_error: bool = False) -> None:
         """A seat was left."""
-        if transport_error or self._telling or not self._ledger.give_back(self.charted, model, node, self.clock.now()):
+        if transport_error or self._telling or not self._ledger.give_back(self.charted, model, node, now):
             self.tell(ev.Finished(model=model, node=node, transport_error=transport_error))
-
-    def seat_at_once(self, model: str, affinity: Affinity) -> Seat | None:
-        """A seat that is held already; None where one would have to be asked for."""
-        node = self.take(model, affinity)
-        return None if node is None else Seat(self, model, node)
 
     def seat(
         self,
@@ -164,7 +160,8 @@ class Seat:
         """Give the seat back. Safe to call again."""
         if self._held:
             self._held = False
-            self._house.give_back(self.model, self.node, transport_error=transport_error)
+            house = self._house
+            house.give_back(self.model, self.node, house.clock.now(), transport_error=transport_error)
 
 
 class Claim(Seat):
@@ -187,9 +184,11 @@ class Claim(Seat):
 
     def ask(self) -> bool:
         """Ask for the seat; True when it was granted on the spot. Raises RefusedSeat."""
-        if not self._avoid and (node := self._house.take(self.model, self._affinity)) is not None:
-            self.node, self._held = node, True
-            return True
+        if not self._avoid:
+            node = self._house.take(self.model, self._affinity, self._house.clock.now())
+            if node is not None:
+                self.node, self._held = node, True
+                return True
         self.number = self._house.enrol(self)
         self._house.tell(
             ev.Arrived(

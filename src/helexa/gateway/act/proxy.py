@@ -7,6 +7,7 @@ What the client gets is decided by its `Call`: the neuron's bytes as they are, o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -17,7 +18,7 @@ from helexa.gateway.config import Gateway
 from helexa.gateway.fleet.model import Status
 from helexa.gateway.meter import Journey, Tail, Usage, usage_in
 from helexa.http1.client import Answer, ConnectFailed, Origin, OutOfDescriptors, UpstreamError, UpstreamTimeout, Whole
-from helexa.http1.message import LineForm, Lines, lines_of
+from helexa.http1.message import Lines, lines_of
 from helexa.http1.server import Reply
 from helexa.wire.canon import BadAnswer
 from helexa.wire.upstream import upstream_fault
@@ -157,26 +158,26 @@ class Proxy:
                 body = await answer.read(MAX_ANSWER_BYTES, idle_timeout_s=patience_s)
             except UpstreamError as error:
                 raise unanswered(journey, error) from error
-            return self.give(trip, answer, body)
+            return self.give(trip, answer, body, self._clock.now())
         finally:
             answer.close()  # before its end this closes the connection, which is how an engine hears of it
 
-    def give(self, trip: Trip, heard: Heard, body: bytes) -> Usage | None:
+    def give(self, trip: Trip, heard: Heard, body: bytes, now: float) -> Usage | None:
         """A whole answer, to the client. Raises as `pass_on`."""
         if heard.status != 200:
             return self._refused(trip, heard, body)
         journey = trip.journey
-        journey.first = self._clock.now()
+        journey.first = now
         head = _whole_head(heard, journey)
         if (ignored := heard.header(IGNORED)) is not None:
-            head = Lines(head + lines_of([(IGNORED, ignored)]))
+            head += lines_of([(IGNORED, ignored)])
         trip.reply.send(200, head, trip.call.answer(body))
         return usage_in(body)
 
     def _headed(self, trip: Trip) -> tuple[Origin, Lines]:
         """Where the request goes, and its header lines."""
         origin, standing = self._origins[trip.journey.node]
-        return origin, standing if not trip.carried else Lines(standing + lines_of(trip.carried))
+        return origin, standing if not trip.carried else standing + lines_of(trip.carried)
 
     async def _streamed(self, trip: Trip, answer: Answer, silence_s: float) -> Usage | None:
         call, reply, journey = trip.call, trip.reply, trip.journey
@@ -238,14 +239,21 @@ SSE: Headers = [
 ]
 
 
-_WHOLE = LineForm(b"content-type", b"x-request-id", b"request-id", b"x-cortex-node", b"x-cortex-decision")
-
-
 def _whole_head(heard: Heard, journey: Journey) -> Lines:
-    kind = heard.header(b"content-type") or b"application/json"
+    # A client's request id was read as a header's value, so it holds no end of a line; the decision is ours.
     request_id = journey.request_id.encode("latin-1", "replace")
-    node = journey.node.encode("latin-1", "replace")
-    return _WHOLE(kind, request_id, request_id, node, journey.decision.encode())
+    fixed = _fixed_lines(heard.header(b"content-type") or b"application/json", journey.node)
+    return b"%bx-request-id: %b\r\nrequest-id: %b\r\nx-cortex-decision: %b\r\n" % (
+        fixed,
+        request_id,
+        request_id,
+        journey.decision.encode(),
+    )
+
+
+@lru_cache(maxsize=256)
+def _fixed_lines(content_type: bytes, node: str) -> Lines:
+    return lines_of([(b"content-type", content_type), (b"x-cortex-node", node.encode("latin-1", "replace"))])
 
 
 def shown(journey: Journey) -> Headers:

@@ -8,42 +8,26 @@ from typing import Literal
 
 import msgspec
 
-from helexa.gateway.meter import Journey, Usage
-
-MAX_PENDING = 4096
-
-Said = tuple[Journey, int, str | None, Usage | None, float]
+from helexa.gateway.meter import Ended, Journey, Usage
 
 
 class AccessLog:
-    """Collects what is to be said; `flush` puts it into words and writes it to stderr, in one write."""
+    """Words what has ended, and writes it to stderr in one write."""
 
     def __init__(self, style: Literal["human", "json"]) -> None:
         self._words = _as_json if style == "json" else _for_people
-        self._pending: list[Said] = []
 
-    def add(self, journey: Journey, status: int, error: str | None, usage: Usage | None, now: float) -> None:
-        self._pending.append((journey, status, error, usage, now))
-        if len(self._pending) >= MAX_PENDING:
-            self._write()
-
-    async def flush(self) -> None:
-        self._write()
-
-    def _write(self) -> None:
-        if not self._pending:
-            return
-        said, self._pending = self._pending, []
+    def write(self, ended: list[Ended]) -> None:
         wall = time.time() - time.monotonic()
-        sys.stderr.buffer.write(self._words(said, wall).encode())
+        sys.stderr.buffer.write(self._words(ended, wall).encode())
         sys.stderr.buffer.flush()
 
 
-def _for_people(said: list[Said], wall: float) -> str:
+def _for_people(ended: list[Ended], wall: float) -> str:
     """All have the time of the last one: a batch is a quarter of a second."""
-    clock = time.strftime("%H:%M:%S", time.localtime(wall + said[-1][4]))
+    clock = time.strftime("%H:%M:%S", time.localtime(wall + ended[-1][4]))
     lines: list[str] = []
-    for journey, status, error, usage, now in said:
+    for journey, status, error, usage, now in ended:
         began, first = journey.began, journey.first
         ttft = f"{int(1000 * (first - began))}ms" if first is not None else "-"
         tokens = f"{usage.prompt_tokens}({usage.cached})>{usage.completion_tokens}" if usage is not None else "-"
@@ -54,8 +38,8 @@ def _for_people(said: list[Said], wall: float) -> str:
     return "".join(lines)
 
 
-def _as_json(said: list[Said], wall: float) -> str:
-    return "".join(msgspec.json.encode(_row(*one, wall + one[4])).decode() + "\n" for one in said)
+def _as_json(ended: list[Ended], wall: float) -> str:
+    return "".join(msgspec.json.encode(_row(*one, wall + one[4])).decode() + "\n" for one in ended)
 
 
 def _row(

@@ -27,8 +27,6 @@ class _Row:
 
 
 Affinity = Callable[[], str | None]
-_NO_ROWS: dict[str, _Row] = {}
-_NO_ROW = _Row()
 
 
 class Ledger:
@@ -36,6 +34,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, _Row]] = {}
+        self._doors: dict[str, list[tuple[Place, _Row]]] = {}
+        """Where each model may be seated in the fleet seen last, and the rows of those places."""
+        self._seen: Fleet | None = None
 
     def __bool__(self) -> bool:
         return bool(self._rows)
@@ -45,26 +46,28 @@ class Ledger:
 
         `affinity()` is the session's key, which is only looked for where there is a choice.
         """
-        there = fleet.places.get(model)
-        if there is None or model in fleet.asks:
+        if fleet is not self._seen:
+            self._seen, self._doors = fleet, {}
+        doors = self._doors.get(model) or self._look(fleet, model, now)
+        if not doors:
             return None
-        ready: list[Place] = []
-        for node, place in there.items():
-            if place.ready and fleet.nodes[node].open(now):
-                ready.append(place)
-        if not ready:
-            return None
-        best = ready[0] if len(ready) == 1 else self._best(fleet, model, ready, affinity())
-        row = self._row(model, best.node)
+        place, row = doors[0] if len(doors) == 1 else _best(fleet, model, doors, affinity())
         row.seats += 1
         row.uses += 1
         row.at = now
-        return best.node
+        return place.node
 
-    def _best(self, fleet: Fleet, model: str, ready: list[Place], affinity: str | None) -> Place:
-        rows = self._rows.get(model, _NO_ROWS)
-        outstanding = [(place.outstanding + rows.get(place.node, _NO_ROW).seats, place) for place in ready]
-        return best_of(outstanding, fleet.speeds.get(model, {}), affinity)
+    def _look(self, fleet: Fleet, model: str, now: float) -> list[tuple[Place, _Row]]:
+        """The open doors, kept as long as they are what time alone does not change."""
+        there = fleet.places.get(model)
+        if there is None or model in fleet.asks:
+            return []
+        nodes = [fleet.nodes[node] for node in there]
+        ready = [place for place, node in zip(there.values(), nodes, strict=True) if place.ready and node.open(now)]
+        doors = [(place, self._row(model, place.node)) for place in ready]
+        if not any(node.tripped_until for node in nodes):
+            self._doors[model] = doors
+        return doors
 
     def give_back(self, fleet: Fleet, model: str, node: str, now: float) -> bool:
         """A seat is left after a good end; False when that may let somebody in, or mends the node's record, or the node
@@ -92,11 +95,18 @@ class Ledger:
             if (there := places.get(model)) is not None:
                 places[model] = {node: _with(place, rows.get(node)) for node, place in there.items()}
         used = fleet.used | self._rows.keys()
-        self._rows = {}
+        self._rows, self._doors = {}, {}
         return replace(fleet, places=places, used=used)
 
 
+def _best(fleet: Fleet, model: str, doors: list[tuple[Place, _Row]], affinity: str | None) -> tuple[Place, _Row]:
+    rows = {place.node: row for place, row in doors}
+    outstanding = [(place.outstanding + row.seats, place) for place, row in doors]
+    best = best_of(outstanding, fleet.speeds.get(model, {}), affinity)
+    return best, rows[best.node]
+
+
 def _with(place: Place, row: _Row | None) -> Place:
-    if row is None:
+    if row is None or not (row.uses or row.seats):  # it was only looked at
         return place
     return replace(place, in_flight=max(0, place.in_flight + row.seats), last_used=row.at, uses=place.uses + row.uses)
