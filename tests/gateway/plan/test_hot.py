@@ -119,7 +119,7 @@ def test_a_place_that_was_only_weighed_keeps_the_time_of_its_last_use() -> None:
     ledger = Ledger()
     taken = ledger.take(fleet, "a", lambda: None, world.now)
     times = {node: place.last_used for node, place in ledger.settle(fleet).places["a"].items()}
-    assert times == {node: world.now - 9 for node in used} | {taken: world.now}
+    assert times == dict.fromkeys(used, world.now - 9) | {taken: world.now}
 
 
 def test_a_circuit_that_time_closes_lets_requests_in_again() -> None:
