@@ -107,9 +107,9 @@ class Engine(Protocol):
 class BadOption(Exception):
     """An option that the engine does not know, or a value it cannot use."""
 
-    def __init__(self, name: str, known: tuple[str, ...], problem: str = "") -> None:
+    def __init__(self, name: str, known: tuple[str, ...], problem: str) -> None:
         self.name, self.known, self.problem = name, known, problem
-        super().__init__(problem or f"unknown option `{name}`; this engine knows {', '.join(known)}")
+        super().__init__(problem)
 
 
 class DeviceFault(Exception):

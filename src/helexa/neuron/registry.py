@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import helexa
 from helexa.base.errors import ConfigError
 from helexa.neuron.core.architectures import architectures_of
 from helexa.neuron.core.harnesses import HarnessInfo, Needs
+from helexa.neuron.core.options import ECHO, LLAMA, OPENVINO, Options, read
+from helexa.neuron.harness import BadOption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,7 @@ class Harness:
     name: str
     target: str
     formats: tuple[str, ...]
+    options: Options
     module: str | None = None
     extra: str = ""
     kinds: tuple[str, ...] = ("cuda", "rocm", "metal", "cpu")
@@ -49,6 +53,7 @@ class Harness:
         return HarnessInfo(
             name=self.name,
             formats=self.formats,
+            options=self.options,
             installed=self.installed,
             extra=self.extra,
             device_kinds=self.kinds,
@@ -70,6 +75,7 @@ _ALL = (
         name="llama",
         target="helexa.neuron.engines.llama:LlamaEngine",
         formats=("gguf",),
+        options=LLAMA,
         module="xllamacpp",
         extra="llama",
         splits=True,
@@ -79,6 +85,7 @@ _ALL = (
         name="openvino",
         target="helexa.neuron.engines.openvino:OpenVinoEngine",
         formats=("gguf",),
+        options=OPENVINO,
         module="openvino_genai",
         extra="openvino",
         kinds=("cpu",),
@@ -86,23 +93,22 @@ _ALL = (
         needs=Needs(
             types=frozenset(("F32", "F16", "Q4_0", "Q4_1", "Q8_0")),
             tokenizers=frozenset(("gpt2/qwen2", "gpt2/smollm")),
-            options=frozenset(("slots", "threads", "batch", "kv_cache", "prefix_cache")),
             from_slots=4,
             weights_ratio=3.7,
             kv_type={"u8": "q8_1", "f16": "f16"},
         ),
     ),
-    Harness(name="echo", target="helexa.neuron.engines.echo:EchoEngine", formats=("any",)),
+    Harness(name="echo", target="helexa.neuron.engines.echo:EchoEngine", formats=("any",), options=ECHO),
 )
 HARNESSES = {harness.name: harness for harness in _ALL}
 
 
-def offered(names: Iterable[str], configured: Iterable[str] = ()) -> tuple[Harness, ...]:
-    """The engines that this host offers: those named, else every one that is installed. `configured` are those with a
-    table of options.
+def offered(names: Iterable[str], configured: Mapping[str, Mapping[str, Any]]) -> tuple[Harness, ...]:
+    """The engines that this host offers: those named, else every one that is installed. `configured` are the tables of
+    options by engine.
 
     An engine that is named and not installed stays in, so that a load can say which extra brings it. Raises ConfigError
-    for a name that is no engine's.
+    for a name that is no engine's, and for an option that an engine does not have.
     """
     wanted = tuple(names)
     unknown = [name for name in (*wanted, *configured) if name not in HARNESSES]
@@ -110,6 +116,11 @@ def offered(names: Iterable[str], configured: Iterable[str] = ()) -> tuple[Harne
         raise ConfigError(
             path="harnesses", problem=f"no engine is called `{unknown[0]}`; there are {', '.join(HARNESSES)}"
         )
+    for name, given in configured.items():
+        try:
+            read(given, HARNESSES[name].options)
+        except BadOption as error:
+            raise ConfigError(path=f"harness.{name}", problem=error.problem) from error
     if wanted:
         return tuple(HARNESSES[name] for name in wanted)
     return tuple(harness for harness in _ALL if harness.installed)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from helexa.base.errors import Refused
+from helexa.base.errors import Refused, Unavailable
+from helexa.neuron.app import Neuron
+from helexa.neuron.app import neuron as daemon
 from helexa.neuron.app.activation import RETRY_S, Warmup
+from helexa.neuron.config import NeuronConfig
+from helexa.neuron.discovery.cpu import Memory
+from helexa.neuron.discovery.gpu import Gpu
+from helexa.neuron.discovery.host import Survey
 from helexa.wire.control import ModelSpec
-from tests.neuron.helpers import PATIENCE_S, HastyClock
+from tests.neuron.helpers import PATIENCE_S, HastyClock, until
 
 
 class Hours(HastyClock):
@@ -20,10 +27,11 @@ class Hours(HastyClock):
 
 
 class Keeper:
-    """The first `failures` loads are refused for want of a link; notes what activation looked like at each."""
+    """The first `failures` loads are refused for want of a link, or of a driver; notes what activation looked like at
+    each."""
 
-    def __init__(self, failures: int, *, transient: bool = True) -> None:
-        self.failures, self.transient = failures, transient
+    def __init__(self, failures: int, *, transient: bool = True, broken: bool = False) -> None:
+        self.failures, self.transient, self.broken = failures, transient, broken
         self.looks: list[str] = []
         self.warmup: Warmup
 
@@ -33,6 +41,8 @@ class Keeper:
         return self
 
     async def wait(self) -> None:
+        if len(self.looks) <= self.failures and self.broken:
+            raise Unavailable(model="org/name", reason="driver/library version mismatch")
         if len(self.looks) <= self.failures:
             raise Refused("no link", kind="repo_fetch_failed", model_id="org/name", transient=self.transient)
 
@@ -63,6 +73,37 @@ async def test_a_model_that_does_not_exist_is_not_tried_again() -> None:
     keeper = Keeper(1, transient=False)
     warmup, _ = await activated(keeper)
     assert (len(keeper.looks), [each.model_id for each in warmup.view.failed]) == (1, ["org/name"])
+
+
+async def test_a_device_that_is_mended_later_gets_its_models_and_holds_up_no_others_meanwhile() -> None:
+    keeper = Keeper(20, broken=True)
+    warmup, clock = await activated(keeper)
+    assert keeper.looks == ["pre_warming"] + ["ready"] * 20
+    assert (warmup.view.completed, warmup.view.failed) == (["org/name"], [])
+    assert max(clock.slept) <= RETRY_S[-1]
+
+
+async def test_what_failed_is_tried_once_more_when_the_host_has_other_devices() -> None:
+    keeper = Keeper(1, transient=False)
+    warmup, _ = await activated(keeper)
+    await warmup.again()
+    await warmup.again()
+    assert (len(keeper.looks), warmup.view.completed, warmup.view.failed) == (2, ["org/name"], [])
+
+
+async def test_a_driver_that_comes_back_brings_the_default_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "REFRESH_S", 0.01)
+    memory = Memory(total_mb=64_000, available_mb=60_000)
+    broken = Survey(hostname="h", os="", kernel="", memory=memory, processors=2, cpu_name="cpu")
+    seen = [replace(broken, cuda_unavailable_reason="driver/library version mismatch")]
+    config = NeuronConfig(port=0, default_models=[ModelSpec(model_id="m", harness="echo")])
+    async with Neuron(config, drain_s=0.1, look=lambda: seen[-1]) as neuron:
+        view = neuron.warmup.view
+        await until(lambda: bool(view.failed))
+        assert "mismatch" in view.failed[0].error
+        seen.append(replace(broken, gpus=(Gpu(kind="cuda", ordinal=0, name="RTX", total_mb=900, used_mb=0),)))
+        await until(lambda: view.completed == ["m"])
+        assert view.failed == []
 
 
 async def test_why_a_model_is_tried_again_is_told_until_it_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from helexa.base.errors import InvalidRequest, Refused
 from helexa.base.ids import SourceId, parse_source
 from helexa.base.units import MIB
+from helexa.neuron.core import options
 from helexa.neuron.core.footprint import Layer, ModelShape
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.listing import Listing
@@ -16,11 +18,15 @@ from helexa.neuron.core.plan import DeviceState, LoadPlan, RemoteFile
 from helexa.neuron.core.preflight import KINDS, preflight, source_of, wants_no_weights
 from helexa.wire.control import ModelSpec
 
-ECHO = HarnessInfo(name="echo", formats=("any",))
-LLAMA = HarnessInfo(name="llama", formats=("gguf",), extra="llama", architectures=frozenset({"llama", "qwen3"}))
-DENSE = HarnessInfo(name="dense", formats=("dense_safetensors",), extra="dense", device_kinds=("cuda", "cpu"))
-OTHER = HarnessInfo(name="other", formats=("gguf",), device_kinds=("cuda",))
-MISSING = HarnessInfo(name="dense", formats=("dense_safetensors",), extra="dense", installed=False)
+ECHO = HarnessInfo(name="echo", formats=("any",), options=options.ECHO)
+LLAMA = HarnessInfo(
+    name="llama", formats=("gguf",), options=options.LLAMA, extra="llama", architectures=frozenset({"llama", "qwen3"})
+)
+DENSE = HarnessInfo(
+    name="dense", formats=("dense_safetensors",), options=options.LLAMA, extra="dense", device_kinds=("cuda", "cpu")
+)
+OTHER = HarnessInfo(name="other", formats=("gguf",), options=options.LLAMA, device_kinds=("cuda",))
+MISSING = replace(DENSE, device_kinds=LLAMA.device_kinds, installed=False)
 SHAPE = ModelShape(architecture="llama", trained_context=4096, weight_bytes=100 * MIB, layers=(Layer(k=64, v=64),) * 10)
 CPU = DeviceState(index=0, kind="cpu", name="cpu", total_mb=8000)
 GPU = DeviceState(index=1, kind="cuda", name="gpu", total_mb=16000)
@@ -118,6 +124,11 @@ def test_engine_and_file_are_chosen(names: tuple[str, ...], keywords: dict[str, 
         (GGUF, {"disk_free": 300 * MIB}, "disk_full", {"needed": 100 * MIB, "free": 300 * MIB}),
         (GGUF, {"options": {"slots": 0}}, "invalid_option", {"option": "slots"}),
         (GGUF, {"options": {"slots": True}}, "invalid_option", {"option": "slots"}),
+        (GGUF, {"options": {"slot": 2}}, "invalid_option", {"option": "slot"}),
+        (GGUF, {"options": {"context": 512}}, "invalid_option", {"option": "context"}),
+        (GGUF, {"defaults": {"llama": {"nosuch": 1}}}, "invalid_option", {"option": "nosuch"}),
+        (GGUF, {"options": {"flash_attn": 1}}, "invalid_option", {"option": "flash_attn"}),
+        (GGUF, {"options": {"speculation": "by_magic"}}, "invalid_option", {"option": "speculation"}),
         (GGUF, {"options": {"ubatch": "x"}}, "invalid_option", {"option": "ubatch"}),
         (GGUF, {"options": {"cache_ram": -1}}, "invalid_option", {"option": "cache_ram"}),
         (GGUF, {"options": {"cache_type_k": "q9"}}, "invalid_option", {"option": "cache_type_k"}),
@@ -167,7 +178,7 @@ def test_named_devices_are_kept_to() -> None:
 
 
 def test_a_second_engine_is_taken_when_the_first_does_not_know_the_architecture() -> None:
-    everything = HarnessInfo(name="wide", formats=("gguf",))
+    everything = HarnessInfo(options=options.LLAMA, name="wide", formats=("gguf",))
     shape = ModelShape(architecture="mamba9", trained_context=512, weight_bytes=MIB)
     assert plan(GGUF, harnesses=(LLAMA, everything), shape=shape).harness == "wide"
 
@@ -213,15 +224,13 @@ def test_a_cold_plan_says_what_it_will_fetch() -> None:
 
 
 def test_weights_whose_head_cannot_be_read_are_taken_at_their_size_and_a_tenth() -> None:
-    everything = HarnessInfo(name="wide", formats=("gguf",))
+    everything = HarnessInfo(options=options.LLAMA, name="wide", formats=("gguf",))
     assert plan(GGUF, harnesses=(everything,), shape=None).shares[0].weights_mb == 110
 
 
-@pytest.mark.parametrize(("options", "expected"), [({}, 64), ({"memory_mb": 500}, 500), ({"memory_mb": "x"}, 64)])
-def test_an_engine_without_weights_takes_any_id_and_what_it_says_it_needs(
-    options: dict[str, Any], expected: int
-) -> None:
-    found = plan(None, harness="echo", model_id="any/thing", options=options, shape=None)
+@pytest.mark.parametrize(("given", "expected"), [({}, 64), ({"memory_mb": 500}, 500)])
+def test_an_engine_without_weights_takes_any_id_and_what_it_says_it_needs(given: dict[str, Any], expected: int) -> None:
+    found = plan(None, harness="echo", model_id="any/thing", options=given, shape=None)
     assert (found.format, found.source, found.files, found.warmth) == ("any", None, (), "memory")
     assert found.shares[0].needed_mb == expected
 

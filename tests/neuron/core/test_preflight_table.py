@@ -9,6 +9,7 @@ import pytest
 from helexa.base.errors import Refused
 from helexa.base.ids import parse_source
 from helexa.base.units import MIB
+from helexa.neuron.core import options
 from helexa.neuron.core.footprint import Layer, ModelShape
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.listing import Listing
@@ -49,7 +50,7 @@ def outcome(source: str, engines: tuple[str, ...], tensor_parallel: int | None, 
         ),
         SHAPE,
         [CPU],
-        {name: HarnessInfo(name=name, formats=(READS[name],), installed=name in engines)
+        {name: HarnessInfo(options=options.LLAMA, name=name, formats=(READS[name],), installed=name in engines)
          for name in (*engines, *(READS.keys() - {*engines}))},
     )  # fmt: skip
     if isinstance(found, Refused):

@@ -135,8 +135,8 @@ async def test_a_conversation_survives_the_eviction_of_its_model(client: Client,
 async def test_an_option_llama_does_not_know_is_refused_with_those_it_does(client: Client, model_id: str) -> None:
     await client.post("/models/unload", {"model_id": model_id})
     got = await client.post("/models/load", {"model_id": model_id, "options": {"n_gpu_layer": 1}})
-    assert got.status == 400
-    assert "n_gpu_layers" in got.json["error"]
+    assert got.status == 422
+    assert "did you mean `n_gpu_layers`?" in got.json["error"]["message"]
 
 
 async def test_a_file_that_is_no_model_leaves_its_reason_and_nothing_else(client: Client, tmp_path: Path) -> None:

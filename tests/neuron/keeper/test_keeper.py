@@ -182,7 +182,7 @@ async def test_concurrent_loads_cannot_be_promised_the_same_memory(house: House)
     assert all(refusal.fields["evictable"] for refusal in refusals)
 
 
-@pytest.mark.parametrize("options", [{"fail": "load"}, {"fail": "crash:load"}, {"no_such_option": 1}])
+@pytest.mark.parametrize("options", [{"fail": "load"}, {"fail": "crash:load"}])
 async def test_a_load_that_fails_leaves_nothing_but_its_reason(house: House, options: dict[str, object]) -> None:
     with pytest.raises(HelexaError) as failure:
         await house.load("m", **options)
@@ -193,6 +193,13 @@ async def test_a_load_that_fails_leaves_nothing_but_its_reason(house: House, opt
     assert row.error == failure.value.message
     await house.load("m")
     assert house.keeper.models()[0].status == "loaded"
+
+
+async def test_an_option_that_the_engine_does_not_take_is_a_refusal_and_nothing_is_left(house: House) -> None:
+    with pytest.raises(Refused) as refused:
+        await house.load("m", no_such_option=1)
+    assert (refused.value.fields["kind"], refused.value.fields["option"]) == ("invalid_option", "no_such_option")
+    assert (house.reserved_mb, house.keeper.models(), list(house.sockets.iterdir())) == (0, [], [])
 
 
 async def test_a_model_is_shown_with_the_tier_it_is_in_and_the_one_it_came_from(house: House) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from helexa.base.errors import Refused
 from helexa.neuron.config import NeuronConfig, SourceEntry
+from helexa.neuron.core import options
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.plan import DeviceState
 from helexa.neuron.sources.library import Library, from_config
@@ -18,9 +19,11 @@ from helexa.wire.control import ModelSpec
 
 from ..core.gguf_files import tiny_llama
 
-LLAMA = HarnessInfo(name="llama", formats=("gguf",), extra="llama", architectures=frozenset({"llama"}))
-DENSE = HarnessInfo(name="dense", formats=("dense_safetensors",))
-ECHO = HarnessInfo(name="echo", formats=("any",))
+LLAMA = HarnessInfo(
+    options=options.LLAMA, name="llama", formats=("gguf",), extra="llama", architectures=frozenset({"llama"})
+)
+DENSE = HarnessInfo(options=options.LLAMA, name="dense", formats=("dense_safetensors",))
+ECHO = HarnessInfo(options=options.ECHO, name="echo", formats=("any",))
 HARNESSES = {each.name: each for each in (LLAMA, DENSE, ECHO)}
 CPU = DeviceState(index=0, kind="cpu", name="cpu", total_mb=4000)
 

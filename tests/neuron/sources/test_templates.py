@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helexa.base.errors import Refused
+from helexa.neuron.core import options
 from helexa.neuron.core.gguf import read_header
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.plan import DeviceState
@@ -61,7 +62,9 @@ def test_the_real_models_template_is_harmless(smollm2_path: Path) -> None:
 async def test_a_file_with_a_bomb_is_refused_before_any_engine_sees_it(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(tiny_llama(**{"tokenizer.chat_template": BOMBS["a loop that never ends"]}))
-    library = Library({"file": LocalFiles()}, lambda: {"llama": HarnessInfo(name="llama", formats=("gguf",))})
+    library = Library(
+        {"file": LocalFiles()}, lambda: {"llama": HarnessInfo(options=options.LLAMA, name="llama", formats=("gguf",))}
+    )
     spec = ModelSpec(model_id=f"file:{path}")
     with pytest.raises(Refused, match="chat template") as refused:
         await library.plan(spec, [CPU])

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from helexa.base.clock import Clock
-from helexa.base.errors import HelexaError
+from helexa.base.errors import HelexaError, Unavailable
 from helexa.base.ids import canonical
 from helexa.neuron.keeper import Keeper
 from helexa.wire.control import Activation, FailedLoad, ModelSpec
@@ -15,8 +15,8 @@ from helexa.wire.control import Activation, FailedLoad, ModelSpec
 log = logging.getLogger(__name__)
 
 RETRY_S = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""Only a source that could not be reached is tried again: a link that comes up late must not leave a host empty. After
-the last of these pauses the model counts as failed, so that the host is ready without it, and is still tried on."""
+"""Pauses after a source could not be reached, or a device took no loads: a link that comes up late must not leave a
+host empty. For a link, a model counts as failed only after the last of them, and then too it is tried on."""
 
 
 class Warmup:
@@ -27,6 +27,7 @@ class Warmup:
         self._specs = {canonical(spec.model_id): spec for spec in specs}
         self._due = dict.fromkeys(self._specs, 0.0)
         self._tries = dict.fromkeys(self._specs, 0)
+        self._turn = asyncio.Lock()
         self.over = asyncio.Event()
         self.view = Activation(state="pre_warming" if specs else "ready", pending=list(self._specs))
 
@@ -37,8 +38,17 @@ class Warmup:
                 self._settled()
             model_id = min(self._due, key=lambda name: self._due[name])
             await self._clock.sleep(max(0.0, self._due[model_id] - self._clock.now()))
-            await self._one(model_id)
+            async with self._turn:
+                if model_id in self._due:
+                    await self._one(model_id)
         self._settled()
+
+    async def again(self) -> None:
+        """The host has other devices than before, or a driver that works: what failed is tried once more."""
+        for failed in tuple(self.view.failed):
+            async with self._turn:
+                if failed in self.view.failed:
+                    await self._one(failed.model_id)
 
     def _settled(self) -> None:
         self.view.state = "ready"
@@ -50,7 +60,7 @@ class Warmup:
         view.failed = [each for each in view.failed if each.model_id != model_id]
         view.retrying = [each for each in view.retrying if each.model_id != model_id]
         view.in_progress = model_id
-        del self._due[model_id]
+        self._due.pop(model_id, None)
         try:
             await self._keeper.load(self._specs[model_id]).wait()
             view.completed.append(model_id)
@@ -61,15 +71,16 @@ class Warmup:
 
     def _failed(self, model_id: str, error: HelexaError) -> None:
         kind = error.fields.get("kind", error.code)
+        unreached = kind == "repo_fetch_failed" and error.fields.get("transient") is not False
         tries, again = self._tries[model_id], ""
-        if kind == "repo_fetch_failed" and error.fields.get("transient") is not False:
+        if unreached or isinstance(error, Unavailable):
             pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
             self._tries[model_id] = tries + 1
             self._due[model_id] = self._clock.now() + pause_s
             again = f"; tried again in {pause_s:g} s"
         log.error("default model %s: reason=%s detail=%s%s", model_id, kind, error.message, again)
         failed = FailedLoad(model_id=model_id, error=error.message)
-        if model_id in self._due and tries < len(RETRY_S):
+        if unreached and tries < len(RETRY_S):
             self.view.pending.append(model_id)
             self.view.retrying.append(failed)
         else:

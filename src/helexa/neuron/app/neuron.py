@@ -163,6 +163,7 @@ class Neuron:
         async def look_again() -> None:
             if await view.refresh(self.keeper, library, self.pool):
                 xids.watch(view.uuids())
+                crew.start(self.warmup.again(), name="activation of what failed")
 
         step_s = self._config.watchdog.step_s
         crew.loop(lambda: self._round(look_again), name="refresh", clock=self._clock, every_s=0.0)

@@ -36,7 +36,7 @@ def flaw(harness: HarnessInfo, shape: ModelShape, files: int, options: Iterable[
         return f"cannot run {traits.unusual}"
     if files != 1:
         return "reads one file, without a projector"
-    if foreign := sorted(set(options) - needs.options):
+    if foreign := sorted(set(options) - harness.options.keys()):
         return f"has no option `{foreign[0]}`"
     return None
 

@@ -248,10 +248,6 @@ def row_bytes(values: int, kind: str) -> int:
     return -(-values // per_block) * size
 
 
-def known_type(kind: str) -> bool:
-    return kind.lower() in _BLOCKS
-
-
 def _graph_bytes(shape: ModelShape, settings: Settings) -> int:
     """Scratch memory of one step of `ubatch` tokens, and the logits of all sequences.
 

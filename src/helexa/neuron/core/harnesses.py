@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from helexa.neuron.core.options import Options
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What an engine needs of a GGUF file, where it does not read them all: types of tensors, tokenizers ("model/pre"),
-    and `options` that are its own. It is taken by itself from `from_slots` slots on.
+    """What an engine needs of a GGUF file, where it does not read them all: types of tensors and tokenizers
+    ("model/pre"). It is taken by itself from `from_slots` slots on.
 
     `weights_ratio`: bytes in memory for each byte of the weights in the file; `kv_type` as which keys and values are
     counted, by the option `kv_cache`."""
 
     types: frozenset[str]
     tokenizers: frozenset[str]
-    options: frozenset[str]
     from_slots: int
     weights_ratio: float
     kv_type: Mapping[str, str]
@@ -26,11 +27,12 @@ class Needs:
 class HarnessInfo:
     """An engine by name. `formats` it reads ("gguf", "dense_safetensors"; "any" loads without weights and is taken only
     when asked for by name); `extra` is what `pip install helexa[...]` brings it; `device_kinds` it runs on;
-    `architectures` it reads, None for "not listed: the engine decides"; `version` as installed; `splits`: one model can
-    lie on several devices."""
+    `options` that it has; `architectures` it reads, None for "not listed: the engine decides"; `version` as installed;
+    `splits`: one model can lie on several devices."""
 
     name: str
     formats: tuple[str, ...]
+    options: Options
     installed: bool = True
     extra: str = ""
     device_kinds: tuple[str, ...] = ("cuda", "rocm", "metal", "cpu")

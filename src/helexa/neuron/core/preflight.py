@@ -16,7 +16,7 @@ from helexa.base.ids import SourceId, canonical, parse_source
 from helexa.base.units import MIB, human_bytes, human_mib
 from helexa.neuron.core.choice import Candidate, candidates, flaw
 from helexa.neuron.core.fit import DeviceSum, DoesNotFit, Measured, Wish, fit
-from helexa.neuron.core.footprint import CHECKPOINTS, UBATCH, ModelShape, Settings, known_type
+from helexa.neuron.core.footprint import CHECKPOINTS, UBATCH, ModelShape, Settings
 from helexa.neuron.core.harnesses import HarnessInfo
 from helexa.neuron.core.listing import (
     Listing,
@@ -30,7 +30,9 @@ from helexa.neuron.core.listing import (
     side_files,
 )
 from helexa.neuron.core.measured import Circumstances, Measurements, circumstances, options_text
+from helexa.neuron.core.options import read
 from helexa.neuron.core.plan import DeviceState, Format, LoadPlan, RemoteFile, Warmth
+from helexa.neuron.harness import BadOption
 from helexa.wire.control import ModelSpec
 
 KINDS: Final = (
@@ -296,7 +298,10 @@ def _planned(
 ) -> LoadPlan | Refused:
     """The plan with one engine."""
     harness = candidate.harness
-    options = selection.options(harness)
+    try:
+        options = read(selection.options(harness), harness.options)
+    except BadOption as error:
+        return _bad_option(selection, error.name, error.problem)
     wish = _wish(selection, options, harness)
     if isinstance(wish, Refused):
         return wish
@@ -428,10 +433,6 @@ def _unsupported(selection: Selection, shape: ModelShape) -> Refused:
 
 
 def _wish(selection: Selection, options: Mapping[str, Any], harness: HarnessInfo) -> Wish | Refused:
-    for name, least in (("slots", 1), ("batch", 1), ("ubatch", 1), ("cache_ram", 0), ("checkpoints", 0)):
-        given = options.get(name, least)
-        if not isinstance(given, int) or isinstance(given, bool) or given < least:
-            return _bad_option(selection, name, f"must be a whole number, at least {least}")
     context, parallel = selection.spec.context, selection.spec.tensor_parallel
     if parallel is not None and parallel < 1:
         return _bad_option(selection, "tensor_parallel", "must be at least 1")
@@ -439,9 +440,6 @@ def _wish(selection: Selection, options: Mapping[str, Any], harness: HarnessInfo
         return _bad_option(selection, "context", 'must be at least 1, or "max"')
     kept = harness.needs.kv_type.get(str(options.get("kv_cache", "u8")), "f16") if harness.needs else "f16"
     types = [str(options.get(key, kept)) for key in ("cache_type_k", "cache_type_v")]
-    for key, kind in zip(("cache_type_k", "cache_type_v"), types, strict=True):
-        if not known_type(kind):
-            return _bad_option(selection, key, f"there is no type `{kind}`; try f16, q8_0 or q4_0")
     flash = options.get("flash_attn")
     base = Settings(
         context=0,

@@ -12,6 +12,7 @@ import sys
 from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Self
 
 from helexa.base.errors import HelexaError
@@ -54,6 +55,15 @@ class JobFailed(HelexaError):
         super().__init__(": ".join(self.causes), cause=broke.causes[0], **(broke.fields or {}))
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A job that waits for its reply, and who hears of its progress."""
+
+    job: jobs.Job
+    reply: asyncio.Future[jobs.Reply]
+    report: Report | None
+
+
 class WorkerProcess:
     """A running worker. `ended` is set once it is gone, with `how` it went and the last lines it wrote."""
 
@@ -67,9 +77,7 @@ class WorkerProcess:
         self._channel = channel
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._marks: dict[int, asyncio.Event] = {}
-        self._waiting: dict[int, asyncio.Future[jobs.Reply]] = {}
-        self._jobs: dict[int, jobs.Job] = {}
-        self._reports: dict[int, Report] = {}
+        self._asked: dict[int, _Asked] = {}
         self._next_id = 1
         self._hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
@@ -110,7 +118,7 @@ class WorkerProcess:
     @property
     def job(self) -> jobs.Job | None:
         """What it is doing now; None while it waits for a job."""
-        return next(iter(self._jobs.values()), None)
+        return next((asked.job for asked in self._asked.values()), None)
 
     async def ask(self, make: Callable[[int], jobs.Job], report: Report | None = None) -> jobs.Done:
         """Send the job that `make(id)` builds and await its one reply. `report` hears of its progress.
@@ -120,18 +128,14 @@ class WorkerProcess:
         if self.ended.is_set() or self._writer is None:
             raise self._lost()
         job_id, self._next_id = self._next_id, self._next_id + 1
-        job = self._jobs[job_id] = make(job_id)
-        waiting = asyncio.get_running_loop().create_future()
-        self._waiting[job_id] = waiting
-        if report is not None:
-            self._reports[job_id] = report
+        asked = _Asked(make(job_id), asyncio.get_running_loop().create_future(), report)
+        self._asked[job_id] = asked
         before = len(self._lines) and self._lines[-1]
         try:
-            self._writer.write(jobs.frame(job))
-            reply = await waiting
+            self._writer.write(jobs.frame(asked.job))
+            reply = await asked.reply
         finally:
-            for kept in (self._jobs, self._waiting, self._reports):
-                kept.pop(job_id, None)
+            del self._asked[job_id]
         if isinstance(reply, jobs.Broke):
             raise await self._failed(reply, str(before))
         return reply
@@ -186,12 +190,11 @@ class WorkerProcess:
             case jobs.Heartbeat():
                 pass  # that it came is all it says
             case jobs.Progress():
-                if (report := self._reports.get(message.id)) is not None:
-                    report(message.stage, message.progress)
+                if (asked := self._asked.get(message.id)) is not None and asked.report is not None:
+                    asked.report(message.stage, message.progress)
             case jobs.Done() | jobs.Broke():
-                waiting = self._waiting.pop(message.id, None)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(message)
+                if (asked := self._asked.get(message.id)) is not None and not asked.reply.done():
+                    asked.reply.set_result(message)
 
     async def _read_output(self) -> None:
         assert self._process.stdout is not None
@@ -219,9 +222,9 @@ class WorkerProcess:
             self._writer.close()
         if not self._hello.done():
             self._hello.set_exception(self._lost())
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(self._lost())
+        for asked in self._asked.values():
+            if not asked.reply.done():
+                asked.reply.set_exception(self._lost())
 
     def _lost(self) -> WorkerLost:
         return WorkerLost(worker=self.name, how=self.how or "not running", lines=self.lines[-8:])

@@ -352,11 +352,8 @@ class Keeper:
                 self._crew.start(warm(files), name=f"read ahead {entry.model_id}")
             entry.order = self._order(entry.model_id, plan, files)
             await self._execute(entry, plan, plan.warmth)
-        except Refused as error:
-            log.warning("%s refused: reason=%s detail=%s", entry.model_id, error.fields.get("kind"), error.message)
-            self._broke(entry, error)
         except Exception as error:  # noqa: BLE001 - whatever stops a load ends that load only
-            self._broke(entry, words.as_ours(error))
+            self._broke(entry, words.as_ours(error, entry.model_id))
 
     async def _reload(self, entry: Entry, plan: LoadPlan) -> None:
         try:
@@ -366,7 +363,7 @@ class Keeper:
             entry.order = self._order(entry.model_id, plan, entry.order.files)
             await self._execute(entry, plan, None)
         except Exception as error:  # noqa: BLE001 - whatever stops a load ends that load only
-            self._broke(entry, words.as_ours(error))
+            self._broke(entry, words.as_ours(error, entry.model_id))
 
     async def _execute(self, entry: Entry, plan: LoadPlan, warmth: Warmth | None) -> None:
         """Have the worker execute the order. `warmth`: from where its time is measured, None for a model that is
@@ -506,6 +503,8 @@ class Keeper:
 
     def _broke(self, entry: Entry, error: HelexaError) -> None:
         entry.error = error
+        if isinstance(error, Refused):
+            log.warning("%s refused: reason=%s detail=%s", entry.model_id, error.fields.get("kind"), error.message)
         refused = isinstance(error, Refused) and isinstance(entry.state, life.Loading)
         self._tell(entry, life.Broke(error=error.message, refused=refused))
 

@@ -9,6 +9,7 @@ from helexa.base.errors import HelexaError, Refused, Unavailable, UpstreamFailed
 from helexa.base.units import human_mib
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.ledger import Shortfall
+from helexa.neuron.device.process import JobFailed
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,13 @@ def because(state: life.State) -> str:
     return f": {error}" if error else ""
 
 
-def as_ours(error: Exception) -> HelexaError:
-    """Any failure of a load as one of the tree, with its whole chain of causes; one we did not foresee is logged."""
+def as_ours(error: Exception, model_id: str) -> HelexaError:
+    """Any failure of a load as one of the tree, with its whole chain of causes; one we did not foresee is logged. An
+    option that only the engine could see to be wrong is refused like one that preflight did."""
+    if isinstance(error, JobFailed) and "option" in error.fields:
+        hint = "mend the option, or leave it out"
+        option = error.fields["option"]
+        return Refused(error.message, kind="invalid_option", model_id=model_id, option=option, suggestion=hint)
     if isinstance(error, HelexaError):
         return error
     log.error("a load failed in a way nobody foresaw", exc_info=error)

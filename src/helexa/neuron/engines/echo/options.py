@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from helexa.neuron.core.options import ECHO, read
 from helexa.neuron.harness import BadOption
 
 _FAIL = re.compile(r"(?P<bare>load|fault)|(?P<how>step|crash|hang|fault|freeze):(?P<after>\d+|load)")
@@ -65,16 +66,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     after: int
 
 
-KNOWN = tuple(EchoOptions.__struct_fields__)
+KNOWN = tuple(ECHO)
 
 
 def parse(options: dict[str, Any]) -> EchoOptions:
     """The options of an order. Raises BadOption for one that is not known, or a value it cannot be."""
-    unknown = next((name for name in options if name not in KNOWN), None)
-    if unknown is not None:
-        raise BadOption(unknown, KNOWN)
+    given = read(options, ECHO)
     try:
-        parsed = msgspec.convert(options, EchoOptions, strict=False)
+        parsed = msgspec.convert(given, EchoOptions)
     except msgspec.ValidationError as error:
         name = re.search(r"`\$\.(\w+)", str(error))
         raise BadOption(name[1] if name else "options", KNOWN, f"options: {error}") from error

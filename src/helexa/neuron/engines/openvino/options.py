@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from helexa.neuron.harness import BadOption
+from helexa.neuron.core.options import OPENVINO, read
 
 
 class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,21 +19,6 @@ class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     prefix_cache: bool = True
 
 
-KNOWN = OpenVinoOptions.__struct_fields__
-
-
 def parse(options: dict[str, Any]) -> OpenVinoOptions:
     """Raises BadOption that names the option at fault."""
-    for name in options:
-        if name not in KNOWN:
-            raise BadOption(name, KNOWN)
-    try:
-        parsed = msgspec.convert(options, OpenVinoOptions)
-    except msgspec.ValidationError as error:
-        name = str(error).rpartition("$.")[2].rstrip("`")
-        raise BadOption(name, KNOWN, f"option `{name}`: {error}") from error
-    for name in ("threads", "batch"):
-        value = getattr(parsed, name)
-        if value is not None and value < 1:
-            raise BadOption(name, KNOWN, f"option `{name}`: must be at least 1")
-    return parsed
+    return msgspec.convert(read(options, OPENVINO), OpenVinoOptions)
