@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,12 @@ class Watched:
     def __init__(self, clock: SystemClock, silence_s: float = 120.0) -> None:
         self.news: list[News] = []
         seat = Seat(index=0, worker="cpu-dev-0", prepare=(ECHO,))
-        self.pool = Pool([seat], clock=clock, tell=self.news.append, silence_s=silence_s)
+        self.listen: Callable[[News], None] = lambda news: None
+        self.pool = Pool([seat], clock=clock, tell=self._hear, silence_s=silence_s)
+
+    def _hear(self, news: News) -> None:
+        self.news.append(news)
+        self.listen(news)
 
     async def load(self, model_id: str, socket: Path, **options: object):
         return await self.pool.load(0, ECHO, order(model_id, socket, **options), self.report, limit_s=LIMIT_S)
@@ -242,12 +247,11 @@ async def test_a_recycled_worker_is_lost_as_planned(watched: Watched, tmp_path: 
 async def test_a_worker_that_is_recycled_is_lost_before_it_ends(watched: Watched, tmp_path: Path) -> None:
     await watched.load("m", tmp_path / "s")
     pid = watched.pool.pid(0)
-    recycling = asyncio.create_task(watched.pool.recycle(0, "defrag"))
-    await asyncio.sleep(0)
-    assert watched.news == [Lost(device=0, how="defrag", planned=True)]
-    assert exists(f"/proc/{pid}")
-    await recycling
-    assert not exists(f"/proc/{pid}")
+    there: list[bool] = []
+    watched.listen = lambda news: there.append(exists(f"/proc/{pid}"))
+    await watched.pool.recycle(0, "defrag")
+    assert watched.news[0] == Lost(device=0, how="defrag", planned=True)
+    assert (there[0], exists(f"/proc/{pid}")) == (True, False)
 
 
 async def test_a_device_that_is_gone_has_no_worker_until_it_is_back(watched: Watched, tmp_path: Path) -> None:
