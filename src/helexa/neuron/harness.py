@@ -109,7 +109,7 @@ class BadOption(Exception):
 
     def __init__(self, name: str, known: tuple[str, ...], problem: str) -> None:
         self.name, self.known, self.problem = name, known, problem
-        super().__init__(problem)
+        super().__init__(f"option `{name}`: {problem}")
 
 
 class DeviceFault(Exception):

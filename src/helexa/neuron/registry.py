@@ -120,7 +120,7 @@ def offered(names: Iterable[str], configured: Mapping[str, Mapping[str, Any]]) -
         try:
             read(given, HARNESSES[name].options)
         except BadOption as error:
-            raise ConfigError(path=f"harness.{name}", problem=error.problem) from error
+            raise ConfigError(path=f"harness.{name}", problem=str(error)) from error
     if wanted:
         return tuple(HARNESSES[name] for name in wanted)
     return tuple(harness for harness in _ALL if harness.installed)

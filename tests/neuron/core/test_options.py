@@ -31,7 +31,7 @@ def test_an_option_that_cannot_be_is_refused_by_name(known: Options, given: dict
     with pytest.raises(BadOption) as wrong:
         read(given, known)
     assert wrong.value.name in given
-    assert f"option `{wrong.value.name}`: " in wrong.value.problem
+    assert str(wrong.value) == f"option `{wrong.value.name}`: {wrong.value.problem}"
     assert said in wrong.value.problem
 
 

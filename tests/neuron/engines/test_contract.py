@@ -206,5 +206,5 @@ async def test_an_option_that_it_does_not_know_is_refused_with_those_it_does(ser
     spec = {"model_id": f"{served.model_id}", "harness": harness, "options": {"no_such_option": 1}}
     await served.post("/models/unload", {"model_id": served.model_id})
     got = await served.post("/models/load", spec)
-    assert got.status == 400
-    assert "threads" in got.json["error"]
+    assert got.status == 422
+    assert "threads" in got.json["error"]["message"]

@@ -100,9 +100,9 @@ def read(given: Mapping[str, Any], known: Options) -> dict[str, Any]:
     for name, value in given.items():
         option = known.get(name)
         problem = _stranger(name, known) if option is None else _flaw(option, value)
-        if option is None or problem is not None:
-            raise BadOption(name, tuple(known), f"option `{name}`: {problem}")
-        found[name] = _settled(option, value)
+        if problem is not None:
+            raise BadOption(name, tuple(known), problem)
+        found[name] = _settled(known[name], value)
     return found
 
 

@@ -52,7 +52,7 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise BadOption(
                 "fail",
                 KNOWN,
-                f"option `fail`: `{self.fail}` is not load, fault or one of step, crash, hang, fault, freeze with :N",
+                f"`{self.fail}` is not load, fault or one of step, crash, hang, fault, freeze with :N",
             )
         if match["bare"]:
             return Failure(how=match["bare"], after=-1)
@@ -76,6 +76,6 @@ def parse(options: dict[str, Any]) -> EchoOptions:
         parsed = msgspec.convert(given, EchoOptions)
     except msgspec.ValidationError as error:
         name = re.search(r"`\$\.(\w+)", str(error))
-        raise BadOption(name[1] if name else "options", KNOWN, f"options: {error}") from error
+        raise BadOption(name[1] if name else "options", KNOWN, str(error)) from error
     _ = parsed.failure
     return parsed

@@ -132,7 +132,7 @@ def make_params(order: LoadOrder) -> Any:
     if device.kind == "cpu":
         _pace(params, order, drafted)
     if params.n_batch < drafted:  # llama.cpp ends its process at such a step
-        raise BadOption("batch", options.KNOWN, f"option `batch`: at least {drafted}, for what all slots draft")
+        raise BadOption("batch", options.KNOWN, f"at least {drafted}, for what all slots draft")
     return params
 
 

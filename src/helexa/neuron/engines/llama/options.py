@@ -129,7 +129,7 @@ def drafted(params: Params, options: dict[str, Any]) -> int:
     if kind is None:
         return 0
     if kind.lower() in _BY_MODEL and "draft" not in options:
-        raise BadOption("speculation", KNOWN, f"option `speculation`: `{kind}` needs a model to draft with, as `draft`")
+        raise BadOption("speculation", KNOWN, f"`{kind}` needs a model to draft with, as `draft`")
     if "draft_max" not in options:
         _draft_max(params, DRAFTED)
     params.speculative.ngram_simple.size_n = params.speculative.ngram_map_k.size_n = MATCHED
