@@ -17,7 +17,7 @@ import h11
 from helexa.http1.limits import Limits
 from helexa.http1.server import Server, plain_refusal
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 RESET = struct.pack("ii", 1, 0)
 
 Serve = Callable[..., Awaitable["Served"]]

@@ -123,11 +123,11 @@ async def test_neither_evicts_what_the_other_has_just_loaded_for_somebody(fleet:
 
 
 async def test_one_does_not_unload_as_idle_what_the_other_uses(tmp_path: Path) -> None:
-    profile = echo("a", memory_mb=100, tokens_per_s=20).replace("options", "idle_unload_s = 1.0\noptions")
+    profile = echo("a", memory_mb=100, tokens_per_s=20).replace("options", "idle_unload_s = 2.0\noptions")
     async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=profile, polling=POLLING, gateways=2) as fleet:
         second = fleet.others[0]
         await chat(fleet, "a")
-        for _ in range(6):
+        for _ in range(8):  # for longer than that in all, with pauses that are much shorter
             await chat(second, "a", text="one two three four five six seven eight")
         assert loads(fleet, "a") == 1
         await fleet.until_status("a", "cold")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from helexa.testing.fleet import Fleet, ask, eventually
@@ -28,6 +30,10 @@ def begun(fleet: Fleet, model: str) -> dict[str, int]:
     return {name: daemon.log.read_text().count(f"{model} is loading") for name, daemon in fleet.neurons.items()}
 
 
+def workers(fleet: Fleet) -> list[psutil.Process]:
+    return [worker for daemon in fleet.neurons.values() for worker in psutil.Process(daemon.pid).children()]
+
+
 async def test_a_load_goes_on_when_everybody_who_asked_for_it_has_left(fleet: Fleet) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
@@ -44,10 +50,14 @@ async def test_a_load_survives_its_gateway_and_the_next_one_joins_it(fleet: Flee
         return sum(begun(fleet, "slow").values()) == 1
 
     await eventually(under_way, "a node loads it")
+    for worker in workers(fleet):  # or it might be loaded before the gateway is back
+        worker.send_signal(signal.SIGSTOP)
     fleet.cortex.kill()
     fleet.cortex.start()
     await eventually(fleet.all_healthy, "the gateway is back")
     assert (await fleet.entry("slow"))["status"] == "loading"
+    for worker in workers(fleet):
+        worker.send_signal(signal.SIGCONT)
     assert (await fleet.http.post("/v1/chat/completions", json=ask("slow"))).status_code == 200
     assert sum(begun(fleet, "slow").values()) == 1
 

@@ -97,6 +97,7 @@ async def test_a_node_may_get_another_name_or_address_while_it_works(fleet: Flee
     """Once the seat of a request on a node that had left the file could not be given back, and a new address was not
     taken up."""
     config = fleet.folder / "cortex.toml"
+    assert (await fleet.http.post("/v1/chat/completions", json=ask("slow", "x"))).status_code == 200
     long = ask("slow", stream=True, text="word " * 30)
     async with fleet.http.stream("POST", "/v1/chat/completions", json=long) as answer:
         lines = answer.aiter_lines()

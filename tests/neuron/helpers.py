@@ -13,7 +13,8 @@ from helexa.neuron.harness import DeviceRef, LoadOrder, Report
 from helexa.wire.control import ModelSpec
 
 ECHO = "helexa.neuron.engines.echo:EchoEngine"
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
+"""Only ever waited in full by a test that fails: a machine may be slow."""
 
 
 class HastyClock(SystemClock):

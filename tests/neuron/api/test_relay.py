@@ -65,12 +65,12 @@ async def test_a_model_that_is_not_loaded_is_404_and_names_what_is(client: Clien
 
 
 async def test_a_model_that_is_loading_is_503_with_a_retry_after(client: Client) -> None:
-    loading = asyncio.create_task(client.load("m", load_s=0.3))
+    loading = asyncio.create_task(client.load("m", fail="hang:load"))
     await until(lambda: client.neuron.keeper.status("m") is not None)
     got = await client.chat("m", "x")
     assert got.status == 503
     assert got.header(b"retry-after") is not None
-    await loading
+    loading.cancel()
 
 
 async def test_a_prompt_over_the_window_is_400_with_both_numbers(client: Client) -> None:
@@ -140,7 +140,7 @@ async def test_a_silent_engine_does_not_silence_the_stream(client: Client) -> No
 
 
 async def test_a_pause_in_mid_stream_is_filled_between_events_only(client: Client) -> None:
-    await client.load("m", tokens_per_s=0.8, reply="one two")
+    await client.load("m", tokens_per_s=0.5, reply="one two")
     got = await client.chat("m", "x", stream=True)
     assert b": keep-alive\n\n" in got.body
     assert got.text == "one two"
@@ -148,11 +148,19 @@ async def test_a_pause_in_mid_stream_is_filled_between_events_only(client: Clien
 
 
 async def test_a_full_queue_is_503_with_a_retry_after_and_the_seats_go_round(client: Client) -> None:
-    await client.load("m", tokens_per_s=5, reply="one two")
-    asks = [asyncio.create_task(client.chat("m", "x")) for _ in range(4)]
-    outcomes = [got.status for got in await asyncio.gather(*asks)]
-    assert sorted(outcomes) == [200, 200, 200, 503]
-    assert client.neuron.keeper.loads()[0].in_flight == 0
+    await client.load("m", fail="hang:9")
+    keeper = client.neuron.keeper
+    hanging = [asyncio.create_task(client.chat("m", "word " * 10)) for _ in range(2)]
+    await until(lambda: keeper.loads()[0].in_flight == 2)
+    queued = asyncio.create_task(client.chat("m", "x"))
+    await until(lambda: keeper.loads()[0].queue_depth == 1)
+    refused = await client.chat("m", "x")
+    assert refused.status == 503
+    assert refused.header(b"retry-after") is not None
+    hanging[0].cancel()
+    assert (await queued).status == 200
+    hanging[1].cancel()
+    await until(lambda: keeper.loads()[0].in_flight == 0)
 
 
 async def test_calls_that_do_not_decode_work_beside_a_full_model(client: Client) -> None:

@@ -67,19 +67,21 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
         env=os.environ | {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""},
     )
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE_S):
-        line = (await process.stdout.readline()).decode()
-        daemon = Daemon(process, int(line.rsplit(":", 1)[1]))
-        await daemon.loaded()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            line = (await process.stdout.readline()).decode()
+            daemon = Daemon(process, int(line.rsplit(":", 1)[1]))
+            await daemon.loaded()
         yield daemon
-    await daemon.origin.aclose()
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
+        await daemon.origin.aclose()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def _gone(processes: list[psutil.Process]) -> list[psutil.Process]:
-    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=5)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=PATIENCE_S)
     return alive
 
 
@@ -171,7 +173,7 @@ run = importlib.import_module("helexa.neuron.app.run")
 async def hang(self, within_s):
     await asyncio.Event().wait()
 
-run.HARD_END_S = 0.5
+run.HARD_END_S = float(sys.argv[2])
 Keeper.close = hang
 sys.exit(run.main(load(Path(sys.argv[1]), {}), ready=lambda url: print(url, flush=True)))
 """
@@ -183,8 +185,9 @@ async def test_a_drain_that_hangs_ends_hard_and_takes_the_workers_along(tmp_path
     path = tmp_path / "neuron.toml"
     path.write_text(f'port = {free_port()}\nlisten = "127.0.0.1"\n[[harnesses]]\nname = "echo"\n')
     read, write = os.pipe()
+    hard_end_s = 60.0 if how == "second signal" else 0.5  # whoever signals twice is not to wait for it
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", STUCK, str(path)),
+        *(sys.executable, "-c", STUCK, str(path), str(hard_end_s)),
         stdout=PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         pass_fds=(read,),

@@ -15,7 +15,7 @@ from helexa.base.errors import Unavailable
 from helexa.http1.client import Origin, UpstreamError
 from helexa.neuron.device.pool import GIVE_UP_AFTER, RESTART_S, WATCH_S, Dead, Lost, News, Poisoned, Pool, Ready, Seat
 from helexa.neuron.device.process import JobFailed, WorkerLost, how
-from tests.neuron.helpers import ECHO, HastyClock, command_line, exists, order, until
+from tests.neuron.helpers import ECHO, PATIENCE_S, HastyClock, command_line, exists, order, until
 
 LIMIT_S = 10.0
 
@@ -317,7 +317,7 @@ async def test_a_worker_dies_with_a_channel_that_nobody_holds(watched: Watched, 
     process._channel.close()  # pyright: ignore[reportPrivateUsage]
     assert process._writer is not None  # pyright: ignore[reportPrivateUsage]
     process._writer.transport.abort()  # pyright: ignore[reportPrivateUsage]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await process.ended.wait()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from helexa.neuron.discovery.xids import XidWatch
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 @dataclass

@@ -445,7 +445,7 @@ async def test_a_forced_unload_cuts_what_is_in_flight(house: House) -> None:
     async with house.keeper.seat("m") as seat:
         seat.on_cut = cut.set
         leaving = asyncio.create_task(house.keeper.unload("m", force=True))
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             await cut.wait()
     await leaving
 

@@ -15,6 +15,7 @@ from helexa.neuron.app import Neuron
 from helexa.neuron.config import DeviceEntry, NeuronConfig, Warm
 from helexa.neuron.keeper.larder import Larder
 from tests.neuron.api.client import Client
+from tests.neuron.helpers import PATIENCE_S
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ async def test_a_models_weights_stay_locked_from_its_unload_to_its_next_load(smo
         client = Client(neuron)
 
         async def until_locked(mib: int) -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while (await client.get("/health")).json["locked_mb"] != mib:
                     pass
 
