@@ -1,11 +1,13 @@
-"""For every test: no state outside the run's own folder, and property tests that a busy machine does not fail."""
+"""For every test: no state outside the run's own folder, and property tests that a busy machine does not fail and that
+ask the same in every run; `--hypothesis-profile=search` has them draw anew."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("helexa", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.register_profile("search", suppress_health_check=[HealthCheck.too_slow], deadline=None, derandomize=False)
+settings.register_profile("helexa", settings.get_profile("search"), derandomize=True)
 settings.load_profile("helexa")
 
 

@@ -1,6 +1,6 @@
 """Four neurons, a gateway, two hundred clients, and everything that can happen to processes.
 
-`CHAOS_SEED=n` plays a printed seed again; `CHAOS_ROUNDS=n` plays so many disturbances.
+`CHAOS_SEED=n` plays other disturbances than usual; `CHAOS_ROUNDS=n` plays so many disturbances.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Trouble:
 async def test_whatever_happens_to_neurons_no_request_is_lost_and_nothing_is_left_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(2**32))
+    seed = int(os.environ.get("CHAOS_SEED") or 1)
     rounds = int(os.environ.get("CHAOS_ROUNDS") or 10)
     tally, over = Tally(), asyncio.Event()
     async with Fleet(tmp_path, neurons=NEURONS, models=MODELS, cortex=EVICTION, polling=POLLING) as fleet:

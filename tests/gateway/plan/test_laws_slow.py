@@ -1,12 +1,11 @@
 """The planner's laws, 20,000 courses of events long.
 
-`LAWS_SEED=n` plays a printed seed again; `LAWS_CASES=n` plays fewer.
+`LAWS_SEED=n` plays others than usual; `LAWS_CASES=n` plays fewer.
 """
 
 from __future__ import annotations
 
 import os
-import random
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -18,7 +17,7 @@ from .test_laws import Laws
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_laws_hold_in_twenty_thousand_courses_of_events(capsys: pytest.CaptureFixture[str]) -> None:
-    number = int(os.environ.get("LAWS_SEED") or random.SystemRandom().randrange(2**32))
+    number = int(os.environ.get("LAWS_SEED") or 1)
     cases = int(os.environ.get("LAWS_CASES") or 20_000)
     with capsys.disabled():
         print(f"\nlaws of the planner: {cases:,} cases, LAWS_SEED={number}")
