@@ -117,6 +117,7 @@ BROKEN = {
     "a length and chunks": OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two lengths": OK + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
     "another coding": OK + b"Transfer-Encoding: gzip\r\n\r\nhi",
+    "two codings": OK + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
     "half a head": OK + b"Content-Le",
     "a protocol switch": b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     "no HTTP": b"SSH-2.0-OpenSSH\r\n",

@@ -51,6 +51,8 @@ REFUSED = {
     "NUL in a value": (GET + b"A: b\0c\r\n\r\n", 400),
     "CR in a value": (GET + b"A: b\rc\r\n\r\n", 400),
     "a control character in a value": (GET + b"A: b\x01c\r\n\r\n", 400),
+    "a body that is packed": (POST + b"Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx", 415),
+    "two content codings": (POST + b"Content-Encoding: identity\r\n" * 2 + b"Content-Length: 1\r\n\r\nx", 400),
     "an unknown expectation": (POST + b"Expect: a-miracle\r\nContent-Length: 1\r\n\r\n", 417),
 }
 

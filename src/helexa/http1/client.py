@@ -264,7 +264,10 @@ class _Link(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         answer = self._answer
         if answer is not None and not answer.status:  # after the head these are trailers, which nobody reads
-            self._index[name.lower()] = value.rstrip(b" \t")
+            name = name.lower()
+            if name == b"transfer-encoding" and name in self._index:
+                raise HttpParserError("two transfer codings")
+            self._index[name] = value.rstrip(b" \t")
 
     def on_headers_complete(self) -> None:
         answer, parser = self._answer, self._parser

@@ -28,12 +28,12 @@ _REQUEST_LINE = re.compile(rb"([A-Z]+) ([!-~]+) HTTP/1\.([01])\r\n")
 _OTHER_VERSION = re.compile(rb"[A-Z]+ [!-~]+(?: HTTP/(?!1\.[01]\r)[0-9](?:\.[0-9])?)?\r\n")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _HOST = re.compile(rb"(?:[\w.~%-]*|\[[\w:.%~-]+\])(?::[0-9]*)?")
-_SINGLE = b"host content-length transfer-encoding content-type expect authorization".split()
+_SINGLE = b"host content-length transfer-encoding content-type content-encoding expect authorization".split()
 # Framing and the connection belong to this room; what a handler or caller says about them is dropped.
 _OURS = frozenset(b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade".split())
 _OURS_UPSTREAM = _OURS | {b"host", b"expect"}
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
-_SELDOM = frozenset((b"transfer-encoding", b"connection", b"expect"))
+_SELDOM = frozenset((b"transfer-encoding", b"content-encoding", b"connection", b"expect"))
 _WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 _STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 
@@ -249,6 +249,9 @@ def _settle_seldom(request: Request, index: dict[bytes, bytes], target: bytes) -
         if not request.http11 or coding.lower() != b"chunked":
             raise _bad("Only `Transfer-Encoding: chunked`, alone and in HTTP/1.1, is understood.", target)
         request.chunked = True
+    if (coded := header(b"content-encoding")) is not None and coded.lower() != b"identity":
+        problem = f"A body in Content-Encoding `{coded.decode('latin-1')[:32]}` is not read here; send it as it is."
+        raise Refusal(415, "unsupported_content_encoding", problem, target)
     if (connection := header(b"connection")) is not None and request.http11:
         request.keep_alive = b"close" not in _tokens(connection)
     if (expected := header(b"expect")) is not None and request.http11:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -82,6 +83,14 @@ async def test_options_are_answered_and_open_nothing_to_other_origins(edge: Edge
 async def test_a_body_that_is_too_large_is_413(edge: Edge, path: str) -> None:
     expected = row(413, "invalid_request_error", "request_too_large", (413, "request_too_large"))
     assert told(path, await edge.post(path, body(path, padding="x" * 1024 * 1024))) == expected[path]
+
+
+async def test_a_body_that_is_packed_is_415_and_says_so(edge: Edge, path: str) -> None:
+    expected = row(415, "invalid_request_error", "unsupported_content_encoding", (415, "invalid_request_error"))
+    answer = await edge.post(path, gzip.compress(body(path)), {"content-encoding": "gzip"})
+    assert told(path, answer) == expected[path]
+    assert "`gzip`" in answer.json()["error"]["message"]
+    assert (await edge.post(path, body(path), {"content-encoding": "identity"})).status_code == 200
 
 
 async def test_a_prompt_that_is_too_long_is_told_in_the_words_that_clients_parse(edge: Edge, path: str) -> None:

@@ -20,7 +20,7 @@ LLAMA = msgspec.structs.replace(
     counts_choices=True,
     vocabulary=100,
     fields=("messages", "stream", "stream_options", "tools", "tool_choice", "logprobs", "top_logprobs", "temperature",
-            "reasoning_effort", "chat_template_kwargs"),
+            "reasoning_effort", "chat_template_kwargs", "response_format"),
     spellings={"repetition_penalty": "repeat_penalty"},
 )  # fmt: skip
 CHAT = "/v1/chat/completions"
@@ -110,6 +110,15 @@ def test_a_field_whose_loss_would_change_the_meaning_is_refused() -> None:
         ask(guided_choice=["a"])
     assert refused.value.fields["param"] == "guided_choice"
     assert ask(guided_choice=[]).ignored == ("guided_choice",)
+
+
+@pytest.mark.parametrize(("field", "value"), [("response_format", {"type": "json_object"}), ("tools", TOOLS)])
+def test_what_only_a_chat_can_be_held_to_is_refused_of_a_completion(field: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        ask(path="/v1/completions", prompt="hi", **{field: value})
+    assert refused.value.fields["param"] == field
+    assert "json_schema" in refused.value.message
+    assert "reasoning_effort" in ask(path="/v1/completions", prompt="hi", reasoning_effort="low").ignored
 
 
 def test_a_field_goes_by_the_name_that_the_engine_knows() -> None:

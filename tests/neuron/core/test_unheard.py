@@ -8,9 +8,11 @@ from helexa.base.errors import InvalidRequest
 from helexa.neuron.core import unheard
 
 ASKS = {"logit_bias": {"5": -100}, "top_logprobs": 3, "json_schema": {"type": "object"}, "echo": True, "suffix": "}",
-        "n_cache_reuse": 1, "dimensions": 64, "best_of": 2, "guided_choice": ["a"]}  # fmt: skip
+        "n_cache_reuse": 1, "dimensions": 64, "best_of": 2, "guided_choice": ["a"], "tools": [{}],
+        "response_format": {"type": "json_object"}}  # fmt: skip
 ASKS_NOTHING = {"logit_bias": {}, "top_logprobs": 0, "json_schema": None, "echo": False, "suffix": "",
-                "n_cache_reuse": 0, "dimensions": None, "best_of": 1, "guided_choice": None}  # fmt: skip
+                "n_cache_reuse": 0, "dimensions": None, "best_of": 1, "guided_choice": None, "tools": [],
+                "response_format": {"type": "text"}}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ASKS)

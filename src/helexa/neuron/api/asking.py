@@ -61,7 +61,8 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     """Raises InvalidRequest for what the model cannot do, naming the field."""
     _able(path, asked, facts)
     fields = _raw.decode(body) if facts.fields or path == _TOKENIZE else {}
-    ignored = [name for name in fields if facts.fields and not _known(name, facts)]
+    foreign = unheard.OF_CHATS if isinstance(asked, shapes.CompletionRequest) else ()
+    ignored = [name for name in fields if facts.fields and (name in foreign or not _known(name, facts))]
     meant = [name for name in ignored if name in unheard.MEANT]
     if meant:
         unheard.check(_any.decode(body), meant)

@@ -12,6 +12,7 @@ from helexa.wire import intake
 _OTHER_ENGINE: Final = 'the engine of this model cannot do it; its profile may set harness = "llama"'
 _FORM: Final = "is not supported by this server; say it as response_format"
 _BIAS: Final = "is not supported by this server; say it as logit_bias"
+_CHAT: Final = "is for chat completions; a completion is held to a schema by json_schema"
 _NOT_HERE: Final = "is not supported by this server"
 MEANT: Final[Mapping[str, str]] = {
     **dict.fromkeys(("logit_bias", "top_logprobs", "n_probs"), _OTHER_ENGINE),
@@ -19,11 +20,18 @@ MEANT: Final[Mapping[str, str]] = {
     "guided_grammar": _FORM,
     **dict.fromkeys(("bad_words", "allowed_token_ids"), _BIAS),
     **dict.fromkeys(("suffix", "echo", "prompt_logprobs"), _NOT_HERE),
+    **dict.fromkeys(("response_format", "tools"), _CHAT),
     "n_cache_reuse": "what other conversations left is not a client's to take; a profile may set cache_reuse",
     "best_of": "no more answers are made than are given; say it as n",
     "dimensions": "the vectors of this model have one size; leave it out",
 }
 """Why a field is refused, where an engine does not know it."""
+_ANY_FORM: Final = {"type": "text"}
+OF_CHATS: Final = frozenset(
+    ("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort",
+     "enable_thinking", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+)  # fmt: skip
+"""Nothing comes of these in a completion, whatever the engine honours in a chat."""
 
 
 def check(fields: Mapping[str, object], unheard: Iterable[str]) -> None:
@@ -37,4 +45,4 @@ def check(fields: Mapping[str, object], unheard: Iterable[str]) -> None:
 def _asks(name: str, fields: Mapping[str, object]) -> bool:
     if name == "best_of":
         return fields[name] not in (None, fields.get("n") or 1)
-    return bool(fields[name])
+    return bool(fields[name]) and fields[name] != _ANY_FORM

@@ -76,6 +76,6 @@ def parse(options: dict[str, Any]) -> EchoOptions:
         parsed = msgspec.convert(given, EchoOptions)
     except msgspec.ValidationError as error:
         name = re.search(r"`\$\.(\w+)", str(error))
-        raise BadOption(name[1] if name else "options", KNOWN, str(error)) from error
+        raise BadOption(name[1] if name else "options", KNOWN, str(error)) from None
     _ = parsed.failure
     return parsed

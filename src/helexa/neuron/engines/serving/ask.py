@@ -99,7 +99,7 @@ def read_chat(body: bytes, window: int) -> Ask:
         logprobs=bool(request.logprobs),
         stream=bool(request.stream),
         with_usage=bool(request.stream_options and request.stream_options.include_usage),
-        unheard=(*_unheard(raw), *endless, *(f"schema.{name}" for name in lost)),
+        unheard=(*_unheard(raw, _HEARD), *endless, *(f"schema.{name}" for name in lost)),
     )
 
 
@@ -122,7 +122,7 @@ def read_completion(body: bytes) -> Ask:
         logprobs=request.logprobs is not None,
         stream=bool(request.stream),
         with_usage=bool(request.stream_options and request.stream_options.include_usage),
-        unheard=_unheard(raw),
+        unheard=_unheard(raw, _HEARD - unheard.OF_CHATS),
     )
 
 
@@ -141,9 +141,9 @@ def _are_tokens(prompt: object) -> bool:
     return isinstance(prompt, list) and all(isinstance(each, int) for each in cast(list[Any], prompt))
 
 
-def _unheard(raw: dict[str, Any]) -> tuple[str, ...]:
+def _unheard(raw: dict[str, Any], heard: frozenset[str]) -> tuple[str, ...]:
     """Raises InvalidRequest where one of them may not go unheard."""
-    names = tuple(name for name, value in raw.items() if value is not None and name not in _HEARD | _WITHOUT_EFFECT)
+    names = tuple(name for name, value in raw.items() if value is not None and name not in heard | _WITHOUT_EFFECT)
     unheard.check(raw, names)
     return names
 
