@@ -80,18 +80,15 @@ class Flow:
         Where the model is warm and the answer wanted whole it is given by callbacks, and None returned: a task would
         be a third of its cost. Else what is returned has to be run.
         """
-        journey = self._begun(call, request)
-        trip = Trip(call, reply, journey, _carried(request))
+        began = self._clock.now()
         try:
-            journey.model = self._names().resolve(self._dispatcher.charted, call.asked)
-            trip.body = call.body_for(journey.model)
+            model = self._names().resolve(self._dispatcher.charted, call.asked)
+            body = call.body_for(model)
         except HelexaError as error:
-            if len(error.message) < LONGEST_KEPT:
-                journey.refused = error.message
-                self._note(journey)
-            self._tell(trip, error)
-            self._books.enter(trip.journey, trip.reply.status, error.code, None, journey.began)
+            self._refuse(Trip(call, reply, self._journey(call, request, began), _NONE), error)
             return None
+        journey = self._journey(call, request, began, model)
+        trip = Trip(call, reply, journey, _carried(request), body)
         self._note(journey)
         if call.stream:
             return self._serve(trip, None)
@@ -102,17 +99,25 @@ class Flow:
             return None
         return self._serve(trip, Seat(self._dispatcher, journey.model, node))
 
-    def _begun(self, call: Call, request: Request) -> Journey:
+    def _journey(self, call: Call, request: Request, began: float, model: str = "") -> Journey:
         given = request.header(b"x-request-id")
         decision = f"{self._run}-{next(self._numbers):x}"
         request_id = given.decode("latin-1") if given else "req_" + decision
-        return Journey(self._clock.now(), request_id, decision, call.endpoint, call.asked, call.stream)
+        return Journey(began, request_id, decision, call.endpoint, call.asked, call.stream, model)
+
+    def _refuse(self, trip: Trip, error: HelexaError) -> None:
+        """A request that comes to no planner."""
+        journey = trip.journey
+        if len(error.message) < LONGEST_KEPT:
+            journey.refused = error.message
+            self._note(journey)
+        self._tell(trip, error)
+        self._books.enter(journey, trip.reply.status, error.code, None, journey.began)
 
     # -- by callbacks
 
     def _ask(self, trip: Trip, node: str) -> bool:
         """Send the request for a whole answer, if a connection is at hand; the seat at `node` is then given back."""
-        trip.attempts = 1
         journey = trip.journey
         journey.node, journey.seated = node, journey.began
         whole = self._proxy.ask(trip, partial(self._answered, trip))
@@ -142,7 +147,7 @@ class Flow:
             self._dispatcher.give_back(journey.model, journey.node, now)
             self._books.enter(trip.journey, trip.reply.status, failed, usage, now)
         elif isinstance(whole.error, UpstreamBroken) and whole.error.stale:
-            trip.attempts = 0  # the connection had been closed already: no fault of the node's
+            # The connection had been closed already: no fault of the node's.
             trip.reply.go_on(self._serve(trip, Seat(self._dispatcher, journey.model, journey.node)))
         else:
             self._dispatcher.give_back(journey.model, journey.node, now, transport_error=trouble.transport)
@@ -175,7 +180,6 @@ class Flow:
     async def _answer(self, trip: Trip, seat: Seat | None, company: Company) -> Usage | None:
         journey, call = trip.journey, trip.call
         while True:
-            trip.attempts += 1
             claim = None
             if seat is None:
                 seat = claim = self._dispatcher.seat(
@@ -214,6 +218,7 @@ class Flow:
             self._dispatcher.tell(ev.Missed(node=node, reason=trouble.error.message, limit=1))
             self._look_again(node)
         trip.trouble = trouble.error.message
+        trip.attempts += 1
         if trouble.state is None:
             trip.failures += not trouble.unreachable
             trip.avoid |= {node}

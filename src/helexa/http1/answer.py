@@ -117,10 +117,11 @@ class Whole(msgspec.Struct, eq=False):
             self._link.fail("its body is too large")
 
     def end(self, error: Exception | None) -> None:
-        self._link, self.error = None, error
-        done, self._done = self._done, None
-        if done is not None:
-            done(self)
+        self._link = None
+        if error is not None:
+            self.error = error
+        if self._done is not None:
+            self._done(self)
 
 
 class Answer:

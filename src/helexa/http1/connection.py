@@ -75,11 +75,15 @@ class Reply(msgspec.Struct, eq=False):
     """The head of a stream, waiting to leave with the first piece."""
     _left: int | None = None
     """Bytes still owed under a declared length."""
-    started: bool = False
     finished: bool = False
     status: int = 0
+    """0: it has not begun."""
     on_pressure: Callable[[bool], None] | None = None
     on_gone: Callable[[], None] | None = None
+
+    @property
+    def started(self) -> bool:
+        return self.status != 0
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer in one write. Raises ValueError for a header that would break the head."""
@@ -103,16 +107,17 @@ class Reply(msgspec.Struct, eq=False):
         self._held = self._begin(status, headers, framing)
 
     def _begin(self, status: int, headers: Headers, framing: bytes) -> bytes:
-        if self.started:
+        if self.status:
             raise RuntimeError("this answer has begun already")
         head = answer_head(status, headers, framing + _CLOSE if self._conn.is_last() else framing)
-        self.started, self.status = True, status
-        self._bare = self._bare or status in BODILESS
+        self.status = status
+        if status in BODILESS:
+            self._bare = True
         return head
 
     def write(self, data: bytes) -> None:
         """One piece of a streamed answer, sent as one chunk; an empty one is nothing."""
-        if self.finished or not self.started:
+        if self.finished or not self.status:
             raise RuntimeError("no answer is being streamed")
         if not data or self._bare:
             return
@@ -437,7 +442,9 @@ class Connection(asyncio.Protocol):
     def _done_with(self, reply: Reply) -> None:
         self._reply = None
         self._server.in_flight -= 1
-        reply.on_gone = reply.on_pressure = None  # else the reply and whoever gave it would hold each other
+        reply.on_gone = None  # else the reply and whoever gave it would hold each other
+        if reply.on_pressure is not None:
+            reply.on_pressure = None
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer a request that will not be served, and end the connection once the client had a chance to read it."""

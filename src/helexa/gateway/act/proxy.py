@@ -116,6 +116,7 @@ class Trip(msgspec.Struct, eq=False):
     """The client's headers that go along."""
     body: bytes = b""
     attempts: int = 0
+    """Those that came to nothing; `failures` are the nodes' own among them."""
     failures: int = 0
     avoid: frozenset[str] = frozenset()
     trouble: str = ""

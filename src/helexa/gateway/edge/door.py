@@ -62,7 +62,8 @@ class Door:
             return None
         try:
             if path in PASSING:
-                _only(request, "POST")
+                if request.method != "POST":
+                    raise MethodNotAllowed(path=path, allowed="POST")
                 return self._flow.start(self._passing(request, path), request, reply)
             if path == "/v1/messages":
                 return self._flow.start(self._messages(request), request, reply)

@@ -75,18 +75,16 @@ class Ledger:
         there = fleet.nodes.get(node)
         if there is None or there.trips or fleet.asks or fleet.clearing or fleet.wanted:
             return False
-        row = self._row(model, node)
+        try:
+            row = self._rows[model][node]
+        except KeyError:
+            row = self._row(model, node)
         row.seats -= 1
         row.at = now
         return True
 
     def _row(self, model: str, node: str) -> _Row:
-        try:
-            return self._rows[model][node]
-        except KeyError:
-            row = _Row()
-            self._rows.setdefault(model, {})[node] = row
-            return row
+        return self._rows.setdefault(model, {}).setdefault(node, _Row())
 
     def settle(self, fleet: Fleet) -> Fleet:
         """The fleet with all rows in it, which are gone from here."""
