@@ -24,7 +24,7 @@ from helexa.http1.answer import (
     Whole,
 )
 from helexa.http1.limits import Limits
-from helexa.http1.message import BODILESS, Headers, around_length, request_head
+from helexa.http1.message import BODILESS, Headers, KnownHead, request_head
 
 __all__ = [
     "Answer",
@@ -38,47 +38,7 @@ __all__ = [
 ]
 
 _JOIN_BELOW_BYTES = 64 * 1024  # above this a copy costs more than a second write
-_MAX_DIGITS = 18
 _STALE_WITHIN_S = 1.0  # a connection the server had closed shows it in a round trip, a crash mid-work seldom does
-
-
-class _KnownHead:
-    """The head of an answer that came in one piece with its body.
-
-    The next one on the connection mostly differs from it in the value of Content-Length alone: reading that one costs
-    a comparison, and llhttp, which is between two messages, never sees it.
-    """
-
-    __slots__ = ("_after", "_before", "_index", "_status")
-
-    def __init__(self, around: tuple[bytes, bytes], status: int, index: dict[bytes, bytes]) -> None:
-        self._before, self._after = around
-        self._status = status
-        self._index = index
-
-    @classmethod
-    def of(cls, data: bytes, status: int, index: dict[bytes, bytes]) -> Self | None:
-        """From a whole answer; None where something else than a Content-Length told its end."""
-        around = around_length(data[: data.find(b"\r\n\r\n") + 4])
-        if around is None or status in BODILESS or not data.startswith(b"HTTP/1.1 %d " % status):
-            return None
-        return cls(around, status, index)
-
-    def tell(self, answer: Taker, data: bytes) -> bool:
-        """Tell `answer` of head and body, if `data` is both of them whole under this head; else False."""
-        before, after = self._before, self._after
-        if not data.startswith(before):
-            return False
-        start = len(before)
-        end = data.find(after, start, start + _MAX_DIGITS + len(after))
-        length, body = data[start:end], data[end + len(after) :]
-        if end < 0 or not length.isdigit() or int(length) != len(body):
-            return False
-        index = self._index
-        answer.open(self._status, index if index[b"content-length"] == length else {**index, b"content-length": length})
-        if body:
-            answer.deliver(body)
-        return True
 
 
 class _Link(asyncio.Protocol):
@@ -96,7 +56,9 @@ class _Link(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._answer: Taker | None = None
         self._index: dict[bytes, bytes] = {}
-        self._known: _KnownHead | None = None
+        self._known: KnownHead | None = None
+        self._known_status = 0
+        self._known_index: dict[bytes, bytes] = {}
         self._asked_at = self._heard_at = self._wait_s = 0.0
         self._heard_bytes = 0
         self._bodiless = self._until_eof = self._complete = self._excess = self._keep = False
@@ -207,13 +169,31 @@ class _Link(asyncio.Protocol):
             return
         if self._complete and self._answer is answer:
             if self._heard_bytes == len(data):
-                self._known = _KnownHead.of(data, answer.status, self._index)
+                self._learn(answer.status, data)
             self._finish(answer)
 
+    def _learn(self, status: int, data: bytes) -> None:
+        """The head of an answer that came in one piece: llhttp, between two messages, will not see the next like it."""
+        head = data[: data.find(b"\r\n\r\n") + 4]
+        if b"content-length" in self._index and status not in BODILESS and head.startswith(b"HTTP/1.1 %d " % status):
+            self._known, self._known_status, self._known_index = KnownHead.of(head), status, self._index
+
     def _is_known(self, answer: Taker, data: bytes) -> bool:
-        """Whether `data` was a whole answer with a head like the last one: then it is told."""
-        if self._heard_bytes or self._bodiless or self._known is None or not self._known.tell(answer, data):
+        """Whether `data` was a whole answer with a head like that one: then it is told."""
+        if self._heard_bytes or self._bodiless or self._known is None:
             return False
+        found = self._known.cut(data)
+        if found is None:
+            return False
+        length, body = found
+        if int(length) != len(body):
+            return False
+        index = self._known_index
+        if index[b"content-length"] != length:
+            index = {**index, b"content-length": length}
+        answer.open(self._known_status, index)
+        if body:
+            answer.deliver(body)
         self._heard_bytes = len(data)
         if self._answer is answer:
             self._finish(answer)

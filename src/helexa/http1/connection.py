@@ -319,6 +319,11 @@ class Connection(asyncio.Protocol):
     def _take_head(self) -> bool:
         """Whether a head is complete; it is cut off the input and becomes the request being read."""
         data = self._input
+        again = self._heads.again(data)
+        if again is not None:
+            self._request, self._input = again
+            self._missing_bytes = self._request.length
+            return True
         end = data.find(b"\r\n\r\n") + 4
         limits = self._server.limits
         if end < 4:

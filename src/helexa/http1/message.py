@@ -33,6 +33,7 @@ _SINGLE = b"host content-length transfer-encoding content-type content-encoding 
 _OURS = frozenset(b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade".split())
 _OURS_UPSTREAM = _OURS | {b"host", b"expect"}
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
+MOST_DIGITS = 18
 _SELDOM = frozenset((b"transfer-encoding", b"content-encoding", b"connection", b"expect"))
 _WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 _STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
@@ -146,38 +147,61 @@ def parse_head(raw: bytes, limits: Limits, peer: str = "") -> Request:
     return request
 
 
+class KnownHead:
+    """A head, as the mould of the next one on its connection: one that differs from it in nothing but the value of its
+    Content-Length, as most do, costs a comparison and not a parse."""
+
+    __slots__ = ("_after", "_before", "_start", "_stop")
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self._before, self._after = before, after
+        self._start = len(before)
+        self._stop = self._start + MOST_DIGITS + len(after)
+
+    @classmethod
+    def of(cls, head: bytes) -> Self | None:
+        """From a valid head, ending with the empty line; None where it has no Content-Length."""
+        found = _LENGTH.search(head)
+        return None if found is None else cls(head[: found.start(1)], head[found.end(1) :])
+
+    def cut(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """The digits of the Content-Length and what follows the head, where `data` begins with such a head."""
+        if not data.startswith(self._before):
+            return None
+        end = data.find(self._after, self._start, self._stop)
+        length = data[self._start : end]
+        if end < 0 or not length.isdigit():
+            return None
+        return length, data[end + len(self._after) :]
+
+
 class Heads:
-    """Reads the heads that one client sends.
+    """Reads the heads that one client sends."""
 
-    On a connection that is kept they differ in the value of Content-Length and in nothing else, mostly: such a head is
-    what the one before it was, which costs a comparison and not a parse. One that differs anywhere else is parsed.
-    """
-
-    __slots__ = ("_after", "_before", "_last", "_limits", "_peer")
+    __slots__ = ("_known", "_last", "_limits", "_peer")
 
     def __init__(self, limits: Limits, peer: str) -> None:
         self._limits = limits
         self._peer = peer
         self._last: Request | None = None
-        self._before = self._after = b""
+        self._known: KnownHead | None = None
+
+    def again(self, data: bytes) -> tuple[Request, bytes] | None:
+        """The request and what follows its head, where that is known; else it has to be cut off, and read."""
+        last, known = self._last, self._known
+        found = None if last is None or known is None else known.cut(data)
+        if found is None or last is None:
+            return None
+        length, rest = found
+        length_bytes = int(length)
+        return None if length_bytes > self._limits.max_body_bytes else (last.again(length, length_bytes), rest)
 
     def read(self, raw: bytes) -> Request:
         """As `parse_head`."""
-        last, before, after = self._last, self._before, self._after
-        if last is not None and raw.startswith(before) and raw.endswith(after):
-            length = raw[len(before) : len(raw) - len(after)]
-            if length.isdigit():
-                return last.again(length, _body_length(length, self._limits, last.target))
         request = parse_head(raw, self._limits, self._peer)
-        if not request.chunked and not request.expects_continue and (around := around_length(raw)) is not None:
-            self._last, (self._before, self._after) = request, around
+        if not request.chunked and not request.expects_continue and (known := KnownHead.of(raw)) is not None:
+            self._last, self._known = request, known
         return request
-
-
-def around_length(head: bytes) -> tuple[bytes, bytes] | None:
-    """What a valid head has before and after the digits of its Content-Length; None where it has none."""
-    found = _LENGTH.search(head)
-    return None if found is None else (head[: found.start(1)], head[found.end(1) :])
 
 
 def check_start(raw: bytes, limits: Limits) -> None:
@@ -273,7 +297,7 @@ def _refuse_repeated(request: Request, index: dict[bytes, bytes]) -> None:
 def _body_length(value: bytes, limits: Limits, target: bytes) -> int:
     if not value.isdigit():
         raise _bad("Content-Length is not a number.", target)
-    if len(value) > 18 or (length := int(value)) > limits.max_body_bytes:
+    if len(value) > MOST_DIGITS or (length := int(value)) > limits.max_body_bytes:
         raise too_large(limits, target)
     return length
 
