@@ -144,7 +144,7 @@ async def test_it_hangs_until_its_client_gives_up_and_notes_that_it_left() -> No
         neuron.fault("/health", Hangs())
         with pytest.raises(UpstreamTimeout):
             await caller.ask("GET", "/health", timeout_s=0.05)
-        await neuron.until(lambda: neuron.asked("/health")[0].outcome == "left")
+        await neuron.until(lambda: [one.outcome for one in neuron.asked("/health")] == ["left"])
 
 
 async def test_it_lies_as_told_and_only_as_often_as_told() -> None:

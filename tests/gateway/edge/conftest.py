@@ -11,6 +11,7 @@ import pytest
 from helexa.gateway import config as cfg
 from helexa.gateway.app import Cortex
 from helexa.testing.neuron import FakeModel, ScriptedNeuron
+from tests.http1.wires import eventually
 
 WARM, COLD = "org/warm", "org/cold"
 ALIASES = {"an alias": WARM, "gpt-*": WARM}
@@ -39,7 +40,7 @@ async def standing(**limits: float) -> AsyncIterator[Edge]:
         cortex = Cortex(config, models)
         (url,) = await cortex.start()
         try:
-            await neuron.until(lambda: bool(neuron.asked("/models")))
+            await eventually(lambda: WARM in cortex.fleet.places)
             async with httpx2.AsyncClient(base_url=url, timeout=20.0) as http:
                 yield Edge(neuron, cortex, http)
         finally:
