@@ -45,6 +45,16 @@ async def test_a_dry_run_tells_of_a_node_that_has_the_model_how_it_stands_there(
     assert found["waits_for"] == []
 
 
+async def test_a_model_is_loaded_at_once_where_a_drain_that_had_just_turned_it_away_is_over(edge: Edge) -> None:
+    """Its refusal was once taken for a load that had failed, and kept the node closed to the model for seconds."""
+    edge.neuron.draining = True
+    refused = await edge.http.post(CHAT, json=ask(COLD))
+    assert (refused.status_code, len(edge.neuron.asked("/models/load"))) == (503, 1)
+    edge.neuron.draining = False
+    await edge.http.post("/cortex/v1/drain", json={"node": "n1", "drain": False})
+    assert (await edge.http.post(CHAT, json=ask(COLD))).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "told"),
     [

@@ -302,6 +302,20 @@ def test_a_node_that_cannot_be_reached_loses_its_health_and_the_model_keeps_its_
     assert len(world.loads) == 1, "a back-off was held against the model"
 
 
+def test_a_load_that_came_just_after_a_drain_goes_elsewhere_and_nothing_is_held_against_the_model() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    ask = world.ask("a")
+    first = world.loads.pop().node
+    world.tell(ev.LoadFailed(node=first, model="a", error="this neuron is draining", leaving=True))
+    (second,) = world.loads
+    assert second.node != first
+    world.tell(ev.LoadFailed(node=world.loads.pop().node, model="a", error="this neuron is draining", leaving=True))
+    assert world.refused[ask].why is Why.UNHEALTHY
+    world.see(first)
+    world.ask("a")
+    assert [load.node for load in world.loads] == [first], "a back-off was held against the model"
+
+
 def test_with_no_other_node_a_request_is_tried_once_more_where_it_failed() -> None:
     world = World({"n1": 1000}, {"a": 400})
     warm(world, "a")

@@ -207,7 +207,12 @@ def _failure(order: Load, error: Exception) -> ev.LoadFailed:
     if isinstance(error, NeuronRefused):
         status = 422 if error.answer_status == 422 else 503
         return ev.LoadFailed(
-            node=order.node, model=order.model, error=error.message, status=status, fields=dict(error.facts)
+            node=order.node,
+            model=order.model,
+            error=error.message,
+            leaving=error.answer_status == 409,
+            status=status,
+            fields=dict(error.facts),
         )
     silent = isinstance(error, NeuronSilent)
     return ev.LoadFailed(node=order.node, model=order.model, error=str(error), unreachable=silent)

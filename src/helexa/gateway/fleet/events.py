@@ -117,12 +117,14 @@ class Loaded(Event, frozen=True):
 
 class LoadFailed(Event, frozen=True):
     """`status` and `fields` as the node gave them, so that the client gets them whole. `unreachable`: it was the node
-    that failed, not the load, so nothing is held against the model."""
+    that failed, not the load, so nothing is held against the model; nor is it where the node is `leaving`: it takes no
+    new work."""
 
     node: str
     model: str
     error: str
     unreachable: bool = False
+    leaving: bool = False
     status: int = 503
     fields: dict[str, Any] = {}
 

@@ -528,9 +528,12 @@ def _loaded(fleet: Fleet, event: ev.Loaded, now: float) -> Fleet:
 
 
 def _load_failed(fleet: Fleet, event: ev.LoadFailed, now: float) -> Fleet:
-    if event.unreachable and event.node in fleet.nodes:
+    node = fleet.nodes.get(event.node)
+    if event.unreachable and node is not None:
         fleet = _missed(fleet, ev.Missed(node=event.node, reason=event.error, limit=1))
         return without_place(fleet, event.model, event.node)
+    if event.leaving and node is not None:  # until a poll tells otherwise
+        return without_place(with_node(fleet, replace(node, leaving=True)), event.model, event.node)
     failure = _failure(fleet.failure(event.model, event.node), event, now)
     failures = {**fleet.failures, event.model: {**fleet.failures.get(event.model, {}), event.node: failure}}
     wanted = fleet.wanted if failure.crowded else _without(fleet.wanted, event.model)
