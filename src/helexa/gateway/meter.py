@@ -120,7 +120,8 @@ class Journey(msgspec.Struct, eq=False, gc=False):
 
 Ended = tuple[Journey, int, str | None, Usage | None, float]
 """A request that is over: what became of it, its status, the error's code, its usage, and when that was."""
-MOST_OPEN = 4096
+MOST_OPEN = 256
+"""As many as a processor's own cache keeps beside the rest."""
 
 
 class Books:
