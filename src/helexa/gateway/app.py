@@ -231,6 +231,7 @@ class Cortex:
                 eviction=self._config.eviction,
                 nodes=tuple(wanted),
                 max_queue=self._config.gateway.max_queue,
+                restart_s=self._config.polling.restart_s,
             )
         )
         for name, watch in self._watches.items():

@@ -58,6 +58,8 @@ class Polling(Table, frozen=True):
     every_s: float = 10.0
     timeout_s: float = 5.0
     misses: int = 3
+    restart_s: float = 10.0
+    """A node that takes no work is waited for so long, if no other can serve: it may only be started anew."""
 
 
 class Logging(Table, frozen=True):
@@ -150,6 +152,7 @@ def check_cortex(config: CortexConfig, where: str) -> None:
         ("polling.every_s", config.polling.every_s, 0.1),
         ("polling.timeout_s", config.polling.timeout_s, 0.1),
         ("polling.misses", config.polling.misses, 1),
+        ("polling.restart_s", config.polling.restart_s, 0),
     ):
         _at_least(value, least, name, where)
 

@@ -15,10 +15,9 @@ from helexa.gateway.act.dispatcher import Claim, Dispatcher, RefusedSeat, Seat
 from helexa.gateway.act.proxy import Call, Headers, Proxy, Trip, TryAnother, traced, unanswered
 from helexa.gateway.fleet import events as ev
 from helexa.gateway.fleet.catalogue import Names
-from helexa.gateway.fleet.model import Fleet
 from helexa.gateway.meter import Books, Journey, Usage
 from helexa.gateway.plan.instructions import Why
-from helexa.gateway.plan.wait import reason
+from helexa.gateway.plan.wait import loading, reason
 from helexa.http1.client import UpstreamBroken, Whole
 from helexa.http1.server import Reply, Request, Work
 
@@ -214,12 +213,15 @@ class Flow:
         if trouble.state is not None:
             self._dispatcher.tell(ev.TurnedAway(node=node, model=trip.journey.model, status=trouble.state))
             self._look_again(node)
+        if trouble.leaving:
+            self._dispatcher.tell(ev.Leaving(node=node))
+            self._look_again(node)
         if trouble.unreachable:
             self._dispatcher.tell(ev.Missed(node=node, reason=trouble.error.message, limit=1))
             self._look_again(node)
         trip.trouble = trouble.error.message
         trip.attempts += 1
-        if trouble.state is None:
+        if trouble.state is None and not trouble.leaving:
             trip.failures += not trouble.unreachable
             trip.avoid |= {node}
         if trip.attempts == ATTEMPTS or trip.failures == FAILURES:
@@ -236,11 +238,11 @@ class Flow:
 
     def _still_loading(self, journey: Journey) -> StillLoading:
         fleet = self._dispatcher.fleet
-        loading = _loading(fleet, journey.model)
+        stands = loading(fleet, journey.model)
         waits_for = reason(fleet, journey.model, self._clock.now())
-        eta = loading.get("eta_s")
+        eta = stands.get("eta_s")
         retry = min(60.0, max(1.0, eta)) if isinstance(eta, (int, float)) else 5.0
-        return StillLoading(model=journey.model, waits_for=waits_for, retry_after=retry, loading=loading)
+        return StillLoading(model=journey.model, waits_for=waits_for, retry_after=retry, loading=stands)
 
     def _tell(self, trip: Trip, error: HelexaError) -> None:
         """An error in the client's own grammar: a status while that is possible, an event once a stream has begun."""
@@ -267,12 +269,3 @@ def refusal_of(refused: RefusedSeat) -> HelexaError:
     kind = QueueFull if found.why is Why.QUEUE_FULL else Refused if found.status == 422 else Unavailable
     fields = {name: value for name, value in found.fields.items() if name not in ("message", "retry_after")}
     return kind(found.message, retry_after=found.retry_after, **{"model": found.model, "why": str(found.why), **fields})
-
-
-def _loading(fleet: Fleet, model: str) -> dict[str, object]:
-    """What can be said of a load that a client waited for too long."""
-    for place in fleet.places.get(model, {}).values():
-        if place.coming:
-            stands = place.loading.told() if place.loading is not None else {}
-            return {"state": str(place.status), "node": place.node, **stands}
-    return {"state": "waiting"}

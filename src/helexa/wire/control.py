@@ -13,6 +13,11 @@ import msgspec
 Int = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
 """What a JSON number carries everywhere. A larger one is no memory, time or count, and could not be passed on."""
 
+DRAINING = "draining"
+"""The `state` in the details of a refusal by a neuron that takes no new work; else it is its model's status."""
+QUEUED = "queued"
+"""The stage of a load whose turn on its device has not come."""
+
 
 class Lean(msgspec.Struct, kw_only=True, omit_defaults=False):
     """Base of what travels: keyword-only; unknown fields from a newer peer are ignored."""
@@ -140,7 +145,7 @@ class LoadingState(Lean):
     """Where a load stands. `progress` is 0..1 within the stage, or None while unknown; `eta_s` only when known.
     `behind`: what its device is busy with first while it is `queued`, such as "the load of org/b"."""
 
-    stage: str = "queued"
+    stage: str = QUEUED
     progress: float | None = None
     eta_s: float | None = None
     behind: str | None = None

@@ -19,10 +19,13 @@ from helexa.testing.neuron import FakeModel, ScriptedNeuron
 from helexa.wire import control
 
 GRACE_S, DEADLINE_S, LOAD_S = 0.5, 0.1, 1.5
+MOVING = control.LoadingState(stage="load", progress=0.5)
 
 
-async def outcome(monkeypatch: pytest.MonkeyPatch, *, told: bool) -> ev.Loaded | ev.LoadFailed:
-    """What comes of a load that takes much longer than its deadline, with progress told all the time or never."""
+async def outcome(
+    monkeypatch: pytest.MonkeyPatch, state: control.LoadingState | None, *, again: bool = False
+) -> ev.Loaded | ev.LoadFailed:
+    """What comes of a load that takes much longer than its deadline, with its state told once, or all the time."""
     monkeypatch.setattr(loader, "PROGRESS_GRACE_S", GRACE_S)
     ended: asyncio.Future[ev.Loaded | ev.LoadFailed] = asyncio.get_running_loop().create_future()
 
@@ -39,11 +42,13 @@ async def outcome(monkeypatch: pytest.MonkeyPatch, *, told: bool) -> ev.Loaded |
         carry_out = loader.Loader(dispatcher, clients, crew, lambda node: None)
         carry_out(Load(model="m", node="n1", devices=(0,), deadline_s=DEADLINE_S))
 
+        row = control.Model(id="m", status="loading", loading=state)
+
         async def progress() -> None:
-            row = control.Model(id="m", status="loading", loading=control.LoadingState(stage="load", progress=0.5))
-            while told:
-                dispatcher.tell(ev.ModelSeen(node="n1", model=row))
+            dispatcher.tell(ev.ModelSeen(node="n1", model=row))
+            while again:
                 await asyncio.sleep(GRACE_S / 10)
+                dispatcher.tell(ev.ModelSeen(node="n1", model=row))
 
         crew.start(progress(), name="progress")
         try:
@@ -54,10 +59,15 @@ async def outcome(monkeypatch: pytest.MonkeyPatch, *, told: bool) -> ev.Loaded |
 
 
 async def test_a_load_that_moves_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(await outcome(monkeypatch, told=True), ev.Loaded)
+    assert isinstance(await outcome(monkeypatch, MOVING, again=True), ev.Loaded)
 
 
 async def test_a_load_that_shows_no_progress_is_given_up_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = await outcome(monkeypatch, told=False)
+    failed = await outcome(monkeypatch, None)
     assert isinstance(failed, ev.LoadFailed)
     assert "no progress" in failed.error
+
+
+async def test_the_deadline_of_a_load_begins_when_its_device_comes_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    queued = control.LoadingState(behind="the load of another")
+    assert isinstance(await outcome(monkeypatch, queued), ev.Loaded)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from helexa.base.clock import SystemClock
-from helexa.base.errors import UpstreamFailed
+from helexa.base.errors import HelexaError, InvalidRequest, Unavailable, UpstreamFailed
 from helexa.gateway.act.proxy import Overloaded, Proxy, Trip, TryAnother, unanswered
 from helexa.gateway.config import Gateway
 from helexa.gateway.edge.passing import Passing
@@ -17,6 +17,7 @@ from helexa.gateway.meter import Journey
 from helexa.http1.client import Origin, OutOfDescriptors
 from helexa.http1.message import Request, lines_of
 from helexa.http1.server import Reply
+from helexa.wire.envelopes import chat_event
 from tests.http1.wires import Served, Upstream, Wire, within
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -79,6 +80,20 @@ async def test_a_connection_that_could_not_even_be_opened_here_is_no_nodes_fault
 @pytest.mark.parametrize("piece", [ALIVE, ALIVE + ALIVE, b": pr"])
 async def test_signs_of_life_are_no_answer_yet(piece: bytes) -> None:
     assert await passed_on(piece) == (TryAnother, piece)
+
+
+BUSY = Unavailable(model="m", reason="it was unloaded meanwhile", state="unloading")
+
+
+@pytest.mark.parametrize("alive", [b"", ALIVE])
+@pytest.mark.parametrize("error", [BUSY, UpstreamFailed(node="m", reason="its worker ended")])
+async def test_a_stream_that_begins_with_its_nodes_failure_is_no_answer_yet(alive: bytes, error: HelexaError) -> None:
+    assert await passed_on(alive + chat_event(error)) == (TryAnother, b"")
+
+
+async def test_an_error_that_every_node_would_give_is_the_answer() -> None:
+    piece = chat_event(InvalidRequest(param="messages"))
+    assert await passed_on(piece) == (UpstreamFailed, piece)
 
 
 @pytest.mark.parametrize("piece", [EVENT, ALIVE + EVENT, EVENT + ALIVE])

@@ -35,6 +35,7 @@ async def standing(**limits: float) -> AsyncIterator[Edge]:
         config = cfg.CortexConfig(
             gateway=cfg.Gateway(listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", **gateway),
             neurons=(cfg.Neuron(name="n1", endpoint=neuron.url),),
+            polling=cfg.Polling(restart_s=0),
         )
         models = cfg.ModelsFile(models=(cfg.Profile(id=COLD),), aliases=ALIASES)
         cortex = Cortex(config, models)

@@ -138,4 +138,7 @@ def test_a_load_of_another_gateway_that_fails_is_not_tried_again_at_once() -> No
     ask = world.ask("a")
     world.tell(ev.ModelSeen(node="n1", model=control.Model(id="a", status="failed", error="out of luck")))
     assert not world.loads
-    assert "out of luck" in world.refused[ask].message
+    assert ask not in world.refused
+    world.wait(3)
+    world.load_fails()
+    assert "it broke" in world.refused[ask].message

@@ -37,7 +37,7 @@ class Laws(RuleBasedStateMachine):
         }
         eviction = Eviction(strategy=strategy, min_residency_s=5.0, patience_s=10.0)  # type: ignore[arg-type]
         nodes = {f"n{i}": size for i, size in enumerate(memory)}
-        self.world = World(nodes, needs, eviction=eviction, profiles=profiles)
+        self.world = World(nodes, needs, eviction=eviction, profiles=profiles, restart_s=8.0)
         self.waiting: dict[int, str] = {}
 
     @rule(model=st.sampled_from(MODELS), affinity=st.sampled_from([None, "s1", "s2"]))
@@ -92,6 +92,10 @@ class Laws(RuleBasedStateMachine):
         self.world.tell(ev.Missed(node=node, reason="no answer"))
 
     @rule(data=st.data())
+    def a_node_turns_a_request_away(self, data: st.DataObject) -> None:
+        self.world.tell(ev.Leaving(node=data.draw(st.sampled_from(sorted(self.world.memory)))))
+
+    @rule(data=st.data())
     def a_node_answers_a_poll(self, data: st.DataObject) -> None:
         self.world.see(data.draw(st.sampled_from(sorted(self.world.memory))))
 
@@ -139,10 +143,14 @@ def test_two_models_of_equal_rank_displace_each_other_both_ways(
 
 
 @given(
-    kinds=st.lists(st.sampled_from(["small", "full", "busy", "idle", "away", "failed"]), min_size=1, max_size=3 * MOST)
+    kinds=st.lists(
+        st.sampled_from(["small", "full", "busy", "idle", "away", "leaving", "failed"]), min_size=1, max_size=3 * MOST
+    )
 )
 def test_however_large_the_fleet_the_best_verdict_is_among_those_that_are_weighed(kinds: list[str]) -> None:
-    world = World({f"n{i}": 100 if kind == "small" else 1000 for i, kind in enumerate(kinds)}, {"a": 900})
+    world = World(
+        {f"n{i}": 100 if kind == "small" else 1000 for i, kind in enumerate(kinds)}, {"a": 900}, restart_s=9.0
+    )
     for i, kind in enumerate(kinds):
         node, other = f"n{i}", f"m{i}"
         if kind in ("full", "busy", "idle"):
@@ -154,6 +162,8 @@ def test_however_large_the_fleet_the_best_verdict_is_among_those_that_are_weighe
             world.ask(other)
         if kind == "failed":
             world.tell(ev.LoadFailed(node=node, model="a", error="it broke"))
+        if kind == "leaving":
+            world.tell(ev.Leaving(node=node))
         if kind == "away":
             world.tell(ev.Drained(node=node, draining=True))
     whole = [appraise(world.fleet, "a", node, world.now) for node in world.fleet.nodes.values()]

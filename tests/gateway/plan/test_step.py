@@ -8,10 +8,10 @@ import pytest
 
 from helexa.gateway.config import Eviction, Profile
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.fleet.model import LOAD_DEADLINE_S, Status
+from helexa.gateway.fleet.model import LOAD_DEADLINE_S, Fleet, Status
 from helexa.gateway.plan.instructions import Forgo, Load, Refuse, Seat, Unload, Verdict, Why
 from helexa.gateway.plan.place import MOST, best_of, candidates
-from helexa.gateway.plan.step import foreseen
+from helexa.gateway.plan.step import foreseen, step
 from helexa.wire import control
 
 from .world import World
@@ -264,12 +264,37 @@ def test_a_model_that_failed_everywhere_is_refused_with_its_reason_until_its_bac
     world = World({"n1": 1000}, {"a": 400})
     ask = world.ask("a")
     world.load_fails()
+    world.wait(3)
+    world.load_fails()
     assert world.refused[ask].why is Why.FAILED
     assert (world.refused[ask].retry_after or 0) > 0
+    assert world.refused[world.ask("a")].why is Why.FAILED
     assert not world.loads, "a broken load was tried again at once"
-    world.wait(3)
+    world.wait(5)
     world.ask("a")
     assert len(world.loads) == 1
+
+
+def test_who_waits_for_a_load_that_fails_once_is_served_by_the_next() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    waiting = [world.ask("a")]
+    world.load_fails()
+    waiting.append(world.ask("a"))
+    assert not world.loads, "a broken load was tried again at once"
+    world.wait(3)
+    world.load_done()
+    assert list(world.seated) == waiting
+
+
+def test_what_is_wanted_without_a_request_is_loaded_although_its_first_load_fails() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.tell(ev.Wanted(model="a"))
+    world.load_fails()
+    world.wait(3)
+    assert [load.model for load in world.loads] == ["a"]
+    world.load_fails()
+    world.wait(60)
+    assert not world.loads, "nobody waits for it"
 
 
 def test_a_typed_refusal_of_the_node_reaches_the_client_whole() -> None:
@@ -424,6 +449,64 @@ def test_three_missed_polls_make_a_node_unhealthy_and_one_answer_heals_it() -> N
     assert world.refused[world.ask("a")].why is Why.UNHEALTHY
     world.see("n1")
     assert world.fleet.nodes["n1"].healthy
+
+
+@pytest.mark.parametrize("away", [ev.Missed(node="n1", reason="no answer", limit=1), ev.Leaving(node="n1")])
+def test_a_node_that_may_only_be_started_anew_is_waited_for_and_not_longer(away: ev.Event) -> None:
+    world = World({"n1": 1000, "small": 100}, {"a": 400}, restart_s=10.0)
+    world.finish(warm(world, "a"))
+    world.tell(away)
+    served = world.ask("a")
+    world.wait(9)
+    world.see("n1")
+    assert served in world.seated
+    world.tell(away)
+    refused = world.ask("a")
+    world.wait(9)
+    assert refused not in world.refused
+    world.wait(1)
+    assert world.refused[refused].why is Why.UNHEALTHY
+    assert world.refused[world.ask("a")].why is Why.UNHEALTHY
+
+
+def test_a_node_that_is_away_is_not_waited_for_where_another_can_serve() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400}, restart_s=10.0)
+    world.finish(warm(world, "a"))
+    node = next(iter(world.fleet.places["a"]))
+    world.tell(ev.Leaving(node=node))
+    world.ask("a")
+    assert [load.node for load in world.loads] == ["n2" if node == "n1" else "n1"]
+
+
+def test_a_node_that_failed_a_request_is_tried_again_before_one_that_is_away_is_waited_for() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400}, restart_s=10.0)
+    world.finish(warm(world, "a"))
+    home, other = sorted(world.memory, key=lambda name: name not in world.fleet.places["a"])
+    world.tell(ev.Leaving(node=other))
+    assert world.seated[world.ask("a", avoid=frozenset({home}))].node == home
+
+
+def test_a_node_that_the_operator_took_out_is_not_waited_for() -> None:
+    world = World({"n1": 1000}, {"a": 400}, restart_s=10.0)
+    world.tell(ev.Drained(node="n1", draining=True))
+    assert world.refused[world.ask("a")].why is Why.UNHEALTHY
+
+
+def test_a_gateway_that_has_just_begun_waits_for_its_nodes_to_be_seen() -> None:
+    configured = ev.Configured(profiles={}, eviction=Eviction(), nodes=("n1",), restart_s=10.0)
+    fleet, _ = step(Fleet(), configured, 5.0)
+    fleet, out = step(fleet, ev.Arrived(ask=1, model="a"), 5.0)
+    assert not out
+    _, out = step(fleet, ev.Ticked(), 15.0)
+    assert isinstance(out[0], Refuse)
+
+
+def test_a_full_queue_tells_what_its_requests_wait_for() -> None:
+    world = World({"n1": 1000}, {"a": 400})
+    world.tell(ev.Configured(profiles=world.fleet.profiles, eviction=Eviction(), nodes=("n1",), max_queue=1))
+    world.ask("a")
+    refused = world.refused[world.ask("a")]
+    assert (refused.status, refused.fields["loading"]) == (429, {"state": "loading", "node": "n1"})
 
 
 def test_a_restarted_node_has_lost_its_models() -> None:

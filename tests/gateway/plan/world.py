@@ -26,6 +26,7 @@ class World:
         *,
         eviction: Eviction | None = None,
         profiles: dict[str, Profile] | None = None,
+        restart_s: float = 0.0,
     ) -> None:
         self.memory, self.sizes, self.now = memory, sizes, 0.0
         self.fleet = Fleet()
@@ -38,7 +39,9 @@ class World:
         self.evicted: list[Unload] = []
         self._numbers = 0
         found = profiles or {name: Profile(id=name, vram_mb=size) for name, size in sizes.items()}
-        self.tell(ev.Configured(profiles=found, eviction=eviction or Eviction(), nodes=tuple(memory)))
+        self.tell(
+            ev.Configured(profiles=found, eviction=eviction or Eviction(), nodes=tuple(memory), restart_s=restart_s)
+        )
         for node in memory:
             self.see(node)
 

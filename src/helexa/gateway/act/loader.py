@@ -137,18 +137,30 @@ class Loader:
         return True
 
     async def _bounded(self, order: Load, spec: control.ModelSpec) -> float | None:
-        """The load under its deadline, which moves on while the node reports progress; the seconds it says it took."""
+        """The load under its deadline, which begins when its device comes to it, and moves on while the node reports
+        progress; the seconds it says it took."""
         work = asyncio.ensure_future(self._clients[order.node].load(spec))
-        patience = order.deadline_s
+        patience, waited = order.deadline_s, False
         try:
             while not (await asyncio.wait((work,), timeout=patience))[0]:
-                last = self._progress.get((order.node, order.model))
-                patience = PROGRESS_GRACE_S if last is None else last + PROGRESS_GRACE_S - self._dispatcher.clock.now()
-                if last is None or patience <= 0:
-                    raise TimeoutError(f"not loaded within {order.deadline_s:.0f} s and no progress")
+                if self._is_queued(order):
+                    patience, waited = PROGRESS_GRACE_S, True
+                else:
+                    patience, waited = order.deadline_s if waited else self._patience(order), False
             return work.result()
         finally:
             work.cancel()
+
+    def _is_queued(self, order: Load) -> bool:
+        place = self._dispatcher.fleet.place(order.model, order.node)
+        return place is not None and place.loading is not None and place.loading.queued
+
+    def _patience(self, order: Load) -> float:
+        """How long to wait yet for a load that is past its deadline; raises TimeoutError when it does not move."""
+        last, now = self._progress.get((order.node, order.model)), self._dispatcher.clock.now()
+        if last is None or last + PROGRESS_GRACE_S <= now:
+            raise TimeoutError(f"not loaded within {order.deadline_s:.0f} s and no progress")
+        return last + PROGRESS_GRACE_S - now
 
     async def _unload(self, order: Unload) -> None:
         """Room for a model is made by one gateway, so they agree on that first."""

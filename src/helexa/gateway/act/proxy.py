@@ -15,12 +15,13 @@ import msgspec
 from helexa.base.clock import Clock
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
 from helexa.gateway.config import Gateway
-from helexa.gateway.fleet.model import Status
+from helexa.gateway.fleet.model import PASSING, Status
 from helexa.gateway.meter import Journey, Tail, Usage, usage_in
 from helexa.http1.client import Answer, ConnectFailed, Origin, OutOfDescriptors, UpstreamError, UpstreamTimeout, Whole
 from helexa.http1.message import Lines, lines_of
 from helexa.http1.server import Reply
-from helexa.wire.canon import BadAnswer
+from helexa.wire.canon import BadAnswer, Fault
+from helexa.wire.control import DRAINING
 from helexa.wire.upstream import upstream_fault
 
 Headers = list[tuple[bytes, bytes]]
@@ -74,14 +75,11 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
-_PASSING = (Status.LOADING, Status.RECOVERING, Status.POISONED, Status.UNLOADING)
-
-
 class TryAnother(Exception):
     """Nothing reached the client yet and this node cannot serve now: another may. `error` is for when none does.
 
     `transport`: the connection failed; `unreachable`: there was none to be had; `gone`: it no longer has the model;
-    `state`: the model is there, in a state that will pass.
+    `state`: the model is there, in a state that will pass; `leaving`: the node takes no new work at all.
     """
 
     def __init__(
@@ -92,9 +90,10 @@ class TryAnother(Exception):
         unreachable: bool = False,
         gone: bool = False,
         state: Status | None = None,
+        leaving: bool = False,
     ) -> None:
         self.error, self.transport, self.unreachable, self.gone = error, transport, unreachable, gone
-        self.state = state
+        self.state, self.leaving = state, leaving
         super().__init__(error.message)
 
 
@@ -190,6 +189,7 @@ class Proxy:
 
         def sink(piece: bytes) -> None:
             if journey.first is None and not _only_comments(piece):
+                _not_an_error(journey, piece)
                 journey.first = now()
             add(piece)
             write(piece if verbatim else feed(piece))
@@ -211,10 +211,7 @@ class Proxy:
         if status == 404 and b"model_not_found" in body:
             raise TryAnother(_failed(journey, "it no longer has the model"), gone=True)
         if status == 503:
-            told = upstream_fault(status, body)
-            after_s, state = _retry_after(heard), told.details.get("state")
-            busy = NodeBusy(node=journey.node, model=journey.model, reason=told.message, retry_after=after_s)
-            raise TryAnother(busy, state=next((known for known in _PASSING if known == state), None))
+            raise _busy(journey, upstream_fault(status, body, retry_after=_retry_after(heard)))
         if status == 502:
             raise TryAnother(_failed(journey, _text(body)))
         headers = [(b"content-type", heard.header(b"content-type") or b"application/json")]
@@ -226,11 +223,32 @@ class Proxy:
         reply.send(status, [*headers, *traced(journey)], body)
 
 
+def _busy(journey: Journey, told: Fault) -> TryAnother:
+    busy = NodeBusy(node=journey.node, model=journey.model, reason=told.message, retry_after=told.retry_after)
+    state = told.details.get("state")
+    passing = next((known for known in PASSING if known == state), None)
+    return TryAnother(busy, state=passing, leaving=state == DRAINING)
+
+
+def _not_an_error(journey: Journey, piece: bytes) -> None:
+    """The first event of a stream may say that there will be no answer: its worker ended, or its model was unloaded,
+    while the prompt was read. Then nothing of an answer has come. Raises TryAnother."""
+    at = piece.find(_ERROR)
+    if at < 0 or not _only_comments(b":" + piece[:at]):
+        return
+    told = upstream_fault(400, piece[at + len(b"data: ") :].partition(b"\n")[0])
+    if told.code == Unavailable.code:
+        raise _busy(journey, told)
+    if told.code == UpstreamFailed.code:
+        raise TryAnother(_failed(journey, told.message))
+
+
 def _only_comments(piece: bytes) -> bool:
     """Signs of life, and nothing of an answer yet; the first event may come in one piece with the last of them."""
     return piece.startswith(b":") and all(line[:1] in (b"", b":") for line in piece.split(b"\n"))
 
 
+_ERROR = b'data: {"error"'
 IGNORED = b"x-helexa-ignored"
 """Names the fields of the request that the engine does not see to."""
 SSE: Headers = [

@@ -85,6 +85,12 @@ class TurnedAway(Event, frozen=True):
     status: Status
 
 
+class Leaving(Event, frozen=True):
+    """A node took no request because it takes no new work at all."""
+
+    node: str
+
+
 class Fitted(Event, frozen=True):
     """A node's preflight answered for a model: the plan, or the typed refusal."""
 
@@ -175,6 +181,7 @@ class Configured(Event, frozen=True):
     eviction: Eviction
     nodes: tuple[str, ...]
     max_queue: int = 1024
+    restart_s: float = 0.0
 
 
 class Ticked(Event, frozen=True):

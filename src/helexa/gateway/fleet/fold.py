@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from typing import Any, TypeVar
 
@@ -54,13 +55,15 @@ def fold(fleet: Fleet, event: ev.Event, now: float) -> Fleet:
         case ev.Polled():
             return _polled(fleet, event, now) if event.node in fleet.nodes else fleet
         case ev.Missed():
-            return _missed(fleet, event) if event.node in fleet.nodes else fleet
+            return _missed(fleet, event, now) if event.node in fleet.nodes else fleet
         case ev.ModelSeen():
             return _model_seen(fleet, event, now) if event.node in fleet.nodes else fleet
         case ev.ModelGone():
             return without_place(fleet, event.model, event.node)
         case ev.TurnedAway():
             return _turned_away(fleet, event, now)
+        case ev.Leaving():
+            return _leaving(fleet, event.node, now)
         case ev.Fitted():
             return _fitted(fleet, event)
         case ev.Joined():
@@ -224,17 +227,23 @@ def _finished(fleet: Fleet, event: ev.Finished, now: float) -> Fleet:
         return with_node(fleet, replace(node, trips=0))
     trips = node.trips + 1
     until = now + min(BREAKER_MAX_S, 2.0 ** (trips - BREAKER_TRIPS)) if trips >= BREAKER_TRIPS else 0.0
-    return with_node(fleet, replace(node, trips=trips, tripped_until=until))
+    return with_node(fleet, replace(node, trips=trips, tripped_until=until, closed_at=now if until else node.closed_at))
 
 
 # -- nodes --
 
 
-def _missed(fleet: Fleet, event: ev.Missed) -> Fleet:
+def _missed(fleet: Fleet, event: ev.Missed, now: float) -> Fleet:
     node = fleet.nodes[event.node]
     misses = node.misses + 1
     healthy = node.healthy and misses < event.limit
-    return with_node(fleet, replace(node, misses=misses, healthy=healthy, problem=event.reason))
+    closed_at = now if node.healthy and not healthy else node.closed_at
+    return with_node(fleet, replace(node, misses=misses, healthy=healthy, problem=event.reason, closed_at=closed_at))
+
+
+def _leaving(fleet: Fleet, name: str, now: float) -> Fleet:
+    node = fleet.nodes.get(name)
+    return fleet if node is None or node.leaving else with_node(fleet, replace(node, leaving=True, closed_at=now))
 
 
 def _polled(fleet: Fleet, event: ev.Polled, now: float) -> Fleet:
@@ -250,6 +259,7 @@ def _polled(fleet: Fleet, event: ev.Polled, now: float) -> Fleet:
         problem=None,
         boot_id=boot_id,
         leaving=event.health.draining,
+        closed_at=now if event.health.draining and not node.leaving else node.closed_at,
         tripped_until=0.0,
         activation=event.health.activation.state,
     )
@@ -430,10 +440,13 @@ def _kept_until(fleet: Fleet, model: control.Model, place: Place, old: Place | N
 
 
 def _stuck_at(fleet: Fleet, place: Place, old: Place | None, now: float) -> float:
-    """Each sign of progress gives a load its time anew. One that was given up here already is stuck until it moves."""
+    """Each sign of progress gives a load its time anew, which does not begin before its turn on its device has come.
+    One that was given up here already is stuck until it moves."""
     if old is not None and (old.status, old.loading) == (place.status, place.loading):
         return old.stuck_at
     failure = fleet.failure(place.model, place.node)
+    if place.loading is not None and place.loading.queued:
+        return math.inf
     given_up = old is None and failure is not None and not failure.crowded
     return now if given_up else now + load_deadline_s(place.shares.values())
 
@@ -528,15 +541,17 @@ def _loaded(fleet: Fleet, event: ev.Loaded, now: float) -> Fleet:
 
 
 def _load_failed(fleet: Fleet, event: ev.LoadFailed, now: float) -> Fleet:
-    node = fleet.nodes.get(event.node)
-    if event.unreachable and node is not None:
-        fleet = _missed(fleet, ev.Missed(node=event.node, reason=event.error, limit=1))
+    if event.unreachable and event.node in fleet.nodes:
+        fleet = _missed(fleet, ev.Missed(node=event.node, reason=event.error, limit=1), now)
+        return without_place(fleet, event.model, event.node)
+    if event.leaving:  # until a poll tells otherwise
+        return without_place(_leaving(fleet, event.node, now), event.model, event.node)
         return without_place(fleet, event.model, event.node)
     if event.leaving and node is not None:  # until a poll tells otherwise
         return without_place(with_node(fleet, replace(node, leaving=True)), event.model, event.node)
     failure = _failure(fleet.failure(event.model, event.node), event, now)
     failures = {**fleet.failures, event.model: {**fleet.failures.get(event.model, {}), event.node: failure}}
-    wanted = fleet.wanted if failure.crowded else _without(fleet.wanted, event.model)
+    wanted = fleet.wanted if failure.crowded or failure.once else _without(fleet.wanted, event.model)
     return without_place(replace(fleet, failures=failures, wanted=wanted), event.model, event.node)
 
 
@@ -582,7 +597,7 @@ def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
     """Only what changed is touched: nodes that stay keep what is known of them."""
     for gone in set(fleet.nodes) - set(event.nodes):
         fleet = _forget(fleet, gone)
-    nodes = {name: fleet.nodes.get(name, Node(name=name)) for name in event.nodes}
+    nodes = {name: fleet.nodes.get(name, Node(name=name, closed_at=now)) for name in event.nodes}
     changed = {name for name in fleet.profiles if fleet.profiles[name] != event.profiles.get(name)}
     preload = {name: now for name, profile in event.profiles.items() if profile.preload and name not in fleet.profiles}
     fleet = replace(
@@ -591,6 +606,7 @@ def _configured(fleet: Fleet, event: ev.Configured, now: float) -> Fleet:
         profiles=event.profiles,
         eviction=event.eviction,
         max_queue=event.max_queue,
+        restart_s=event.restart_s,
         fits={model: there for model, there in fleet.fits.items() if model not in changed},
         failures={model: there for model, there in fleet.failures.items() if model not in changed},
         free={name: free for name, free in fleet.free.items() if name in nodes},

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from helexa.gateway.config import Eviction, Profile
+from helexa.wire.control import QUEUED
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,16 +54,25 @@ def load_deadline_s(shares: Iterable[int]) -> float:
 
 
 class Loading(Value, frozen=True):
-    stage: str = "queued"
+    stage: str = QUEUED
     progress: float | None = None
     eta_s: float | None = None
     behind: str | None = None
     """What its device is busy with first, while it is queued."""
 
+    @property
+    def queued(self) -> bool:
+        """Its device loads others first, as its node says."""
+        return self.stage == QUEUED and self.behind is not None
+
     def told(self) -> dict[str, Any]:
         """As every answer shows it. What is not known is left out."""
         known = {"eta_s": self.eta_s, "behind": self.behind}
         return {"stage": self.stage, "progress": self.progress} | {k: v for k, v in known.items() if v is not None}
+
+
+PASSING = (Status.LOADING, Status.RECOVERING, Status.POISONED, Status.UNLOADING)
+"""What a model is on its way through: who asks for it then, waits."""
 
 
 class Place(Value, frozen=True):
@@ -101,7 +111,8 @@ class Place(Value, frozen=True):
     load_id: str = ""
     """The node's name for this stay; "" where it has told none."""
     stuck_at: float = math.inf
-    """A load or recovery that has not moved by then is not waited for. Whoever asked for a load keeps its deadline."""
+    """What it is on its way through is not waited for after that, unless it moves. Whoever asked for a load or an
+    unload keeps the deadline of that."""
 
     @property
     def ready(self) -> bool:
@@ -113,12 +124,12 @@ class Place(Value, frozen=True):
         return self.status in (Status.LOADING, Status.RECOVERING, Status.POISONED)
 
     def stuck(self, now: float) -> bool:
-        """Its load or recovery has not moved for too long."""
-        return self.coming and now >= self.stuck_at
+        """What it is on its way through has not moved for too long."""
+        return self.status in PASSING and now >= self.stuck_at
 
-    def comes(self, now: float) -> bool:
-        """It will serve before long: it loads or recovers, and is not stuck."""
-        return self.coming and now < self.stuck_at
+    def passes(self, now: float) -> bool:
+        """It is on its way through something that ends before long."""
+        return self.status in PASSING and now < self.stuck_at
 
     @property
     def outstanding(self) -> int:
@@ -136,7 +147,8 @@ class Fit(Value, frozen=True):
 
 
 class Failure(Value, frozen=True):
-    """A load that failed: not tried again here before `until`. `crowded`: there was no room at that moment."""
+    """A load that failed for the `count`th time: not tried again here before `until`. `crowded`: there was no room at
+    that moment."""
 
     error: str
     count: int
@@ -144,6 +156,11 @@ class Failure(Value, frozen=True):
     crowded: bool = False
     status: int = 503
     fields: dict[str, Any] = {}
+
+    @property
+    def once(self) -> bool:
+        """It may have been an accident: who waits for the model waits for a second try. A typed refusal is none."""
+        return self.count == 1 and self.status != 422
 
 
 class Node(Value, frozen=True):
@@ -168,11 +185,17 @@ class Node(Value, frozen=True):
     tripped_until: float = 0.0
     """Circuit breaker: no new seats before this time, after transport errors in a row."""
     trips: int = 0
+    closed_at: float = -math.inf
+    """When it last began to take no new work, for a reason that may pass."""
     activation: str = "ready"
 
     def open(self, now: float) -> bool:
         """May new work go there?"""
         return self.healthy and not self.draining and not self.leaving and now >= self.tripped_until
+
+    def returns(self, now: float, restart_s: float) -> bool:
+        """It takes no new work, but not for long yet: it may only be started anew."""
+        return not self.open(now) and not self.draining and now < self.closed_at + restart_s
 
 
 class Ask(Value, frozen=True):
@@ -235,6 +258,8 @@ class Fleet(Value, frozen=True):
     used: frozenset[str] = frozenset()
     """Models with `uses` that the next tick counts."""
     max_queue: int = 1024
+    restart_s: float = 0.0
+    """How long a node that takes no work is waited for."""
 
     def place(self, model: str, node: str) -> Place | None:
         return self.places.get(model, {}).get(node)

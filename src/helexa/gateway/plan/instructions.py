@@ -103,6 +103,8 @@ class Verdict(StrEnum):
     BUSY = "fits_when_busy_models_end"
     CLAIMED = "room_is_being_made_for_another"
     CROWDED = "its_room_was_taken_just_now"
+    AGAIN = "failed_once_and_is_tried_again"
+    RETURNING = "node_is_away_for_a_moment"
     BACKOFF = "failed_recently"
     CLOSED = "node_is_not_open"
     NEVER = "never_fits"

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from helexa.base.units import human_mib
 from helexa.gateway.config import Profile
-from helexa.gateway.fleet.model import Fleet, Node, Place, Status
+from helexa.gateway.fleet.model import Failure, Fleet, Node, Place, Status
 from helexa.gateway.plan.evict import AtRest, Room, choose_victims, loss, nodes_by_loss, rank
 from helexa.gateway.plan.instructions import Appraisal, Verdict
 
@@ -47,12 +47,13 @@ def appraise(fleet: Fleet, model: str, node: Node, now: float, claims: Claims | 
     if never is not None:
         return never()
     if not node.open(now):
-        return Appraisal(node=node.name, verdict=Verdict.CLOSED, detail=_closed(node))
+        verdict = Verdict.RETURNING if node.returns(now, fleet.restart_s) else Verdict.CLOSED
+        return Appraisal(node=node.name, verdict=verdict, detail=_closed(node))
     failure = fleet.failure(model, node.name)
     if failure is not None and now < failure.until:
         return Appraisal(
             node=node.name,
-            verdict=Verdict.CROWDED if failure.crowded else Verdict.BACKOFF,
+            verdict=_verdict_on(failure),
             detail=failure.error,
             until=failure.until,
             fields={"status": failure.status, **failure.fields},
@@ -60,17 +61,24 @@ def appraise(fleet: Fleet, model: str, node: Node, now: float, claims: Claims | 
     return _fit(fleet, model, node, now, (claims or {}).get(node.name, {}))
 
 
+def _verdict_on(failure: Failure) -> Verdict:
+    if failure.crowded:
+        return Verdict.CROWDED
+    return Verdict.AGAIN if failure.once else Verdict.BACKOFF
+
+
 def candidates(fleet: Fleet, model: str, now: float, claims: Claims | None = None) -> list[Appraisal]:
     """Up to `MOST` nodes weighed, best first: class, pinned_on, warmest weights, least lost, fewest loads under way,
     most free memory, name.
 
     In a larger fleet nodes that could take it are weighed before those where room is being made for someone older,
-    those before nodes that are away, and those before nodes that never can.
+    those before nodes that failed or are away, and those before nodes that never can.
     """
     profile = fleet.profiles.get(model)
     pinned_on = profile.pinned_on if profile else ()
     able: list[Node] = []
     claimed: list[Node] = []
+    soon: list[Node] = []
     away: list[Node] = []
     hopeless: list[Node] = []
     never, failures = nevers(fleet, model), fleet.failures.get(model, {})
@@ -78,7 +86,9 @@ def candidates(fleet: Fleet, model: str, now: float, claims: Claims | None = Non
         node = fleet.nodes[name]
         if never(node) is not None:
             hopeless.append(node)
-        elif not node.open(now) or (name in failures and now < failures[name].until):
+        elif (name in failures and now < failures[name].until) or node.returns(now, fleet.restart_s):
+            soon.append(node)
+        elif not node.open(now):
             away.append(node)
         elif claims and name in claims:
             claimed.append(node)
@@ -86,7 +96,7 @@ def candidates(fleet: Fleet, model: str, now: float, claims: Claims | None = Non
             able.append(node)
             if len(able) == MOST:
                 break
-    chosen = [*able, *claimed, *away, *hopeless][:MOST]
+    chosen = [*able, *claimed, *soon, *away, *hopeless][:MOST]
     return sorted(
         (appraise(fleet, model, node, now, claims) for node in chosen), key=lambda one: _order(one, pinned_on)
     )
@@ -410,7 +420,7 @@ def may_join(fleet: Fleet, model: str, node: str, now: float) -> bool:
     if node not in fleet.nodes:
         return False
     verdict = appraise(fleet, model, fleet.nodes[node], now).verdict
-    return verdict not in (Verdict.NEVER, Verdict.CLOSED, Verdict.BACKOFF)
+    return RANK[verdict] < RANK[Verdict.AGAIN]
 
 
 def is_expected(fleet: Fleet, model: str, node: str) -> bool:

@@ -6,6 +6,7 @@ for someone older; without that law two models can chase each other's room for e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -28,9 +29,10 @@ from helexa.gateway.plan.instructions import (
 )
 from helexa.gateway.plan.place import Claims, best_of, candidates, seats, shortlist
 from helexa.gateway.plan.refuse import forgone, refusal
+from helexa.gateway.plan.wait import loading
 
 _ROOM_COMES = (Verdict.EVICT, Verdict.BUSY)
-_ROOM_MAY_COME = (Verdict.CLAIMED, Verdict.CROWDED)
+_MAY_COME = (Verdict.CLAIMED, Verdict.CROWDED, Verdict.AGAIN, Verdict.RETURNING)
 _REPORTS = (ev.Polled, ev.ModelSeen, ev.ModelGone)
 """What brings nothing to decide unless it brings news."""
 DRAIN_S = 60.0
@@ -94,7 +96,7 @@ def _seat_at_once(fleet: Fleet, event: ev.Arrived, now: float) -> tuple[Fleet, l
     if len(waiting) > 1:
         if len(waiting) > fleet.max_queue:
             fleet = without_ask(fleet, event.model, event.ask)
-            return fleet, [_queue_full(event.ask, event.model, len(waiting) - 1)]
+            return fleet, [_queue_full(fleet, event.ask, event.model, len(waiting) - 1)]
         return None
     place = best_seat(fleet, waiting[event.ask], now)
     if place is None:
@@ -113,7 +115,7 @@ def best_seat(fleet: Fleet, ask: Ask, now: float) -> Place | None:
     return best_of(ready, fleet.speeds.get(ask.model, {}), ask.affinity) if ready else None
 
 
-def _queue_full(ask: int, model: str, waiting: int) -> Refuse:
+def _queue_full(fleet: Fleet, ask: int, model: str, waiting: int) -> Refuse:
     return Refuse(
         ask=ask,
         model=model,
@@ -121,7 +123,7 @@ def _queue_full(ask: int, model: str, waiting: int) -> Refuse:
         message=f"{waiting} requests wait for `{model}` already",
         status=429,
         retry_after=5.0,
-        fields={"waiting": waiting},
+        fields={"waiting": waiting, "loading": loading(fleet, model)},
     )
 
 
@@ -182,9 +184,9 @@ class _Turn:
         return any(place.status is Status.LOADED for place in self.fleet.places.get(model, {}).values())
 
     def _comes(self, model: str) -> bool:
-        """Loading or recovering somewhere, or loaded behind a door that closed for an older waiter: wait for it."""
+        """On its way somewhere, or loaded behind a door that closed for an older waiter: wait for it."""
         return any(
-            place.comes(self.now) or place.status is Status.UNLOADING or place.closing
+            place.passes(self.now) or place.closing
             for place in self.fleet.places.get(model, {}).values()
             if self.fleet.nodes[place.node].healthy
         )
@@ -193,7 +195,8 @@ class _Turn:
         found = shortlist(self.fleet, model, self.now, self.claims, self.at_rest)
         if not found:
             found = candidates(self.fleet, model, self.now, self.claims)
-        elsewhere = [one for one in found if self.fleet.place(model, one.node) is None]
+        there = self.fleet.places.get(model, {})
+        elsewhere = [one for one in found if one.node not in there or one.verdict is Verdict.RETURNING]
         if not asks and model in self.fleet.preloads:
             elsewhere = [one for one in elsewhere if not any(map(self._is_preloaded, one.victims))]
         best = self._prefer_cleared(model, elsewhere)
@@ -203,25 +206,35 @@ class _Turn:
             self._make_room(model, best, found)
         elif best is not None and best.verdict is Verdict.BUSY:
             self._wait_for_busy(model, best, asks)
-        elif best is None or best.verdict not in _ROOM_MAY_COME:
+        elif best is None or best.verdict not in _MAY_COME:
             self._give_up(model, asks, found)
+        elif best.verdict is Verdict.RETURNING:
+            self._seat_again(asks)
 
     def _is_preloaded(self, model: str) -> bool:
         profile = self.fleet.profiles.get(model)
         return profile is not None and profile.preload
 
     def _give_up(self, model: str, asks: list[Ask], found: list[Appraisal]) -> None:
-        """No node can: refuse. But one more try on the node that failed an ask before beats a refusal."""
+        """No node can: refuse."""
+        for ask in self._seat_again(asks):
+            self.out.append(refusal(self.fleet, ask, found, self.now))
+            self.fleet = without_ask(self.fleet, model, ask.id)
+        if model in self.fleet.wanted and not any(one.verdict in (Verdict.BACKOFF, Verdict.CLOSED) for one in found):
+            self._want_no_more(model)
+            self.out.append(Forgo(model=model, message=forgone(self.fleet, model, found, self.now)))
+
+    def _seat_again(self, asks: list[Ask]) -> list[Ask]:
+        """One more try on a node that failed an ask before beats a refusal, and a wait for a node that is away. Returns
+        the asks for which there is none."""
+        rest: list[Ask] = []
         for ask in asks:
             place = best_seat(self.fleet, replace(ask, avoid=frozenset()), self.now)
             if place is not None:
                 self._seat(ask, place)
             else:
-                self.out.append(refusal(self.fleet, ask, found, self.now))
-                self.fleet = without_ask(self.fleet, model, ask.id)
-        if model in self.fleet.wanted and not any(one.verdict in (Verdict.BACKOFF, Verdict.CLOSED) for one in found):
-            self._want_no_more(model)
-            self.out.append(Forgo(model=model, message=forgone(self.fleet, model, found, self.now)))
+                rest.append(ask)
+        return rest
 
     def _prefer_cleared(self, model: str, found: list[Appraisal]) -> Appraisal | None:
         """A node on which room is being made for this very model stays its node, so that no second one is emptied."""
@@ -303,7 +316,8 @@ class _Turn:
         if place is None or place.status is Status.UNLOADING:
             return
         self.fleet = with_seats(
-            self.fleet, replace(place, status=Status.UNLOADING, since=self.now, ours=True, closing=False)
+            self.fleet,
+            replace(place, status=Status.UNLOADING, since=self.now, ours=True, closing=False, stuck_at=math.inf),
         )
         self.out.append(order)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from helexa.gateway.fleet.model import Fleet, Place, Status
-from helexa.gateway.plan.place import appraise
+from helexa.gateway.plan.place import appraise, nevers
 
 
 def reason(fleet: Fleet, model: str, now: float) -> str:
@@ -17,10 +19,25 @@ def reason(fleet: Fleet, model: str, now: float) -> str:
             hold = "hold" if len(holders) > 1 else "holds"
             return f"room on {node}" + (f", which {', '.join(holders)} {hold} now" if holders else "")
     for node, failure in fleet.failures.get(model, {}).items():
-        if failure.crowded and now < failure.until:
+        if now < failure.until and failure.crowded:
             return f"room on {node}, which was taken a moment ago"
+        if now < failure.until and failure.once:
+            return f"a second try on {node}: {failure.error}"
+    never = nevers(fleet, model)
+    for node in fleet.nodes.values():
+        if node.returns(now, fleet.restart_s) and never(node) is None:
+            return f"{node.name} to be back"
     older = [f"{incoming} on {node}" for node, incoming in fleet.clearing.items()]
     return "room" + (f", which is being made for {', '.join(older)} first" if older else "")
+
+
+def loading(fleet: Fleet, model: str) -> dict[str, Any]:
+    """How the load stands that somebody waits for in vain."""
+    for place in fleet.places.get(model, {}).values():
+        if place.coming:
+            stands = place.loading.told() if place.loading is not None else {}
+            return {"state": str(place.status), "node": place.node, **stands}
+    return {"state": "waiting"}
 
 
 def _comes(place: Place, now: float) -> str | None:

@@ -10,6 +10,7 @@ from helexa.base.units import human_mib
 from helexa.neuron.core import lifecycle as life
 from helexa.neuron.core.ledger import Shortfall
 from helexa.neuron.device.process import JobFailed
+from helexa.wire.control import DRAINING
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def broken_off(model_id: str, state: life.State | None) -> HelexaError:
 
 
 def shutting_down(model_id: str) -> Unavailable:
-    return Unavailable(model=model_id, reason="this neuron is shutting down", retry_after=15.0)
+    return Unavailable(model=model_id, reason="this neuron is shutting down", state=DRAINING, retry_after=15.0)
 
 
 def because(state: life.State) -> str:
