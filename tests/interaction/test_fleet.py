@@ -226,7 +226,10 @@ async def test_a_neuron_killed_in_mid_stream_gives_an_error_event_and_the_next_r
     assert answer.headers["x-cortex-node"] != node
 
 
-async def test_a_neuron_that_comes_back_is_used_again(pair: Fleet) -> None:
+async def test_a_neuron_that_comes_back_is_used_again(pair: Fleet, tmp_path: Path) -> None:
+    config = tmp_path / "cortex.toml"
+    config.write_text(config.read_text().replace("[polling]", "[polling]\nrestart_s = 0.0"))
+    assert (await pair.http.post("/cortex/v1/reload")).status_code == 200
     for daemon in pair.neurons.values():
         daemon.kill()
     answer = await pair.http.post("/v1/chat/completions", json=ask("a"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from helexa.testing.fleet import Fleet, ask, eventually
@@ -14,6 +16,8 @@ from helexa.testing.fleet import Fleet, ask, eventually
 from .test_fleet import DEVICE, echo
 
 POLLING = "every_s = 0.2\ntimeout_s = 0.5\n"
+PATIENT = POLLING + "restart_s = 60.0\n"
+IMPATIENT = POLLING + "restart_s = 0.0\n"
 QUICK = "[eviction]\nmin_residency_s = 0.0\npatience_s = 1.0\n"
 
 
@@ -94,24 +98,52 @@ async def test_a_device_is_recycled_after_so_many_cycles_and_brings_its_model_ba
         assert "recycled after 3 load cycles" in fleet.neurons["n1"].log.read_text()
 
 
+@asynccontextmanager
+async def asking(fleet: Fleet) -> AsyncIterator[list[int]]:
+    """A client that asks for `a` all the time, and the status of each answer."""
+    answers, over = list[int](), asyncio.Event()
+
+    async def go_on() -> None:
+        while not over.is_set():
+            answers.append((await fleet.http.post("/v1/chat/completions", json=ask("a"))).status_code)
+
+    client = asyncio.create_task(go_on())
+    yield answers
+    over.set()
+    await client
+
+
 async def test_no_request_is_lost_while_a_device_is_recycled(tmp_path: Path) -> None:
     async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=echo("a", memory_mb=600), polling=POLLING) as fleet:
-        node, answers, recycled = fleet.neurons["n1"].url, list[int](), asyncio.Event()
-
-        async def go_on_asking() -> None:
-            while not recycled.is_set():
-                answers.append((await fleet.http.post("/v1/chat/completions", json=ask("a"))).status_code)
+        node = fleet.neurons["n1"].url
 
         async def rested() -> bool:
             return (await fleet.http.post(f"{node}/devices/0/recycle", json={"after_cycles": 0})).status_code == 200
 
-        asking = asyncio.create_task(go_on_asking())
-        for _ in range(3):
-            await fleet.until_status("a", "loaded")
-            await eventually(rested, "a moment between two requests")
-        recycled.set()
-        await asking
+        async with asking(fleet) as answers:
+            for _ in range(3):
+                await fleet.until_status("a", "loaded")
+                await eventually(rested, "a moment between two requests")
         assert set(answers) == {200}
+
+
+async def test_no_request_is_lost_while_the_only_node_is_started_anew_and_then_the_gateway(tmp_path: Path) -> None:
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=echo("a", memory_mb=600), polling=PATIENT) as fleet:
+        async with asking(fleet) as answers:
+            await fleet.until_status("a", "loaded")
+            await fleet.neurons["n1"].stop()
+            fleet.neurons["n1"].start()
+        assert set(answers) == {200}
+        await fleet.cortex.stop()
+        fleet.cortex.start()
+
+        async def first() -> int:
+            try:
+                return (await fleet.http.post("/v1/chat/completions", json=ask("a"))).status_code
+            except httpx2.ConnectError:
+                return 0
+
+        assert await eventually(first, "the gateway listens") == 200
 
 
 async def test_a_drained_node_finishes_what_runs_and_gets_nothing_new_until_it_is_taken_back(pair: Fleet) -> None:
@@ -135,7 +167,7 @@ async def test_a_drained_node_finishes_what_runs_and_gets_nothing_new_until_it_i
 
 async def test_a_drain_is_the_nodes_own_and_every_gateway_sees_it(tmp_path: Path) -> None:
     models = echo("a", memory_mb=100)
-    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=models, polling=POLLING, gateways=2) as fleet:
+    async with Fleet(tmp_path, neurons={"n1": DEVICE}, models=models, polling=IMPATIENT, gateways=2) as fleet:
         other = fleet.others[0]
         await fleet.http.post("/cortex/v1/drain", json={"node": "n1"})
 
