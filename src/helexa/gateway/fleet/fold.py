@@ -546,9 +546,6 @@ def _load_failed(fleet: Fleet, event: ev.LoadFailed, now: float) -> Fleet:
         return without_place(fleet, event.model, event.node)
     if event.leaving:  # until a poll tells otherwise
         return without_place(_leaving(fleet, event.node, now), event.model, event.node)
-        return without_place(fleet, event.model, event.node)
-    if event.leaving and node is not None:  # until a poll tells otherwise
-        return without_place(with_node(fleet, replace(node, leaving=True)), event.model, event.node)
     failure = _failure(fleet.failure(event.model, event.node), event, now)
     failures = {**fleet.failures, event.model: {**fleet.failures.get(event.model, {}), event.node: failure}}
     wanted = fleet.wanted if failure.crowded or failure.once else _without(fleet.wanted, event.model)
