@@ -57,6 +57,14 @@ def check_embeddings(body: bytes) -> shapes.EmbeddingRequest:
     return request
 
 
+def check_tokenize(body: bytes) -> shapes.TokenizeRequest:
+    """A `/tokenize` body. Raises InvalidRequest naming the field."""
+    request = intake.read(_TOKENIZE, body)
+    if request.content is None and request.prompt is None:
+        raise intake.refuse("content", "Field required")
+    return request
+
+
 def _plain(shape: type[_A]) -> Callable[[bytes], _A]:
     """The check of a request whose shape says it all."""
     decoder = msgspec.json.Decoder(shape)
@@ -64,13 +72,14 @@ def _plain(shape: type[_A]) -> Callable[[bytes], _A]:
 
 
 _EMBEDDING = msgspec.json.Decoder(shapes.EmbeddingRequest)
+_TOKENIZE = msgspec.json.Decoder(shapes.TokenizeRequest)
 check_completions = _plain(shapes.CompletionRequest)
 CHECKS: dict[str, Check] = {
     "/v1/chat/completions": check_chat,
     "/v1/completions": check_completions,
     "/v1/embeddings": check_embeddings,
     "/v1/rerank": _plain(shapes.RerankRequest),
-    "/tokenize": _plain(shapes.TokenizeRequest),
+    "/tokenize": check_tokenize,
     "/detokenize": _plain(shapes.DetokenizeRequest),
     "/apply-template": check_chat,
 }

@@ -233,12 +233,16 @@ Tokens: TypeAlias = str | list[str | Natural | list[Natural]]
 """Text, texts, token ids, or lists of token ids."""
 
 
+Piece: TypeAlias = str | list[str | Natural]
+"""One text, also in parts that may be token ids."""
+
+
 class CompletionRequest(Generation, frozen=True, kw_only=True, gc=False):
     """`POST /v1/completions`; the prompt may be token ids."""
 
     prompt: Tokens
     suffix: str | None = None
-    max_tokens: Natural | None = None
+    max_tokens: Count | None = None
     best_of: Choices | None = None
     logprobs: LogProbs | None = None
     echo: bool | None = None
@@ -268,8 +272,8 @@ class RerankRequest(Asked, frozen=True, kw_only=True, gc=False):
 class TokenizeRequest(Asked, frozen=True, kw_only=True, gc=False):
     """`POST /tokenize`: llama.cpp calls the text `content`, vLLM `prompt`."""
 
-    content: Tokens | None = None
-    prompt: Tokens | None = None
+    content: Piece | None = None
+    prompt: Piece | None = None
     add_special: bool | None = None
     parse_special: bool | None = None
     with_pieces: bool | None = None

@@ -121,6 +121,12 @@ def test_what_only_a_chat_can_be_held_to_is_refused_of_a_completion(field: str, 
     assert "reasoning_effort" in ask(path="/v1/completions", prompt="hi", reasoning_effort="low").ignored
 
 
+def test_documents_that_are_objects_are_told_as_texts() -> None:
+    facts = msgspec.structs.replace(LLAMA, capabilities=("rerank",), fields=("query", "documents"))
+    question = ask(facts, "/v1/rerank", query="q", documents=["a", {"text": "b", "id": 1}])
+    assert sent(question)["documents"] == ["a", "b"]
+
+
 def test_a_field_goes_by_the_name_that_the_engine_knows() -> None:
     question = ask(repetition_penalty=1.5)
     assert sent(question)["repeat_penalty"] == 1.5

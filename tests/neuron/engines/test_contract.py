@@ -144,6 +144,8 @@ async def test_text_becomes_tokens_and_text_again(served: Served) -> None:
     tokens = (await served.post("/tokenize", {"model": served.model_id, "content": text})).json["tokens"]
     back = await served.post("/detokenize", {"model": served.model_id, "tokens": tokens})
     assert back.json["content"] == text
+    strange = await served.post("/detokenize", {"model": served.model_id, "tokens": [*tokens, 10**8]})
+    assert (strange.status, strange.json["error"]["param"]) == (400, "tokens")
 
 
 @pytest.mark.parametrize("stream", [True, False])

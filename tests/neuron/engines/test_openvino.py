@@ -100,6 +100,7 @@ def test_fields_that_have_no_effect_are_named(ask: Ask) -> None:
         ("/v1/chat/completions", {"logit_bias": {"5": -100}}, "logit_bias"),
         ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 2}, "top_logprobs"),
         ("/v1/completions", {"prompt": "x", "logprobs": 1}, "logprobs"),
+        ("/tokenize", {"content": "x", "with_pieces": True}, "with_pieces"),
         ("/v1/completions", {"prompt": "x", "echo": True}, "echo"),
         ("/v1/completions", {"prompt": "x", "response_format": {"type": "json_object"}}, "response_format"),
     ],

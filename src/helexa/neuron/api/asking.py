@@ -7,7 +7,7 @@ would leave out is named.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     if meant:
         unheard.check(_any.decode(body), meant)
     must_call = isinstance(asked, shapes.Request) and facts.calls_by_schema and bool(asked.tools) and _must_call(asked)
-    edits = _respelled(path, fields, facts) | _stops(asked, facts) | _thinking(fields, facts, at_all=not must_call)
+    edits = _respelled(path, fields, facts) | _documents(asked) | _stops(asked, facts) | _thinking(fields, facts, at_all=not must_call)
     if isinstance(asked, shapes.Request) and asked.tools and facts.calls_by_schema:
         changed, untold = _call(asked, facts) if must_call else _choice(asked, facts)
         edits |= changed
@@ -123,15 +123,25 @@ def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
     if ability is not None and ability not in facts.capabilities:
         hint = f"`{asked.model}` is not loaded for {ability}; its profile may set options = {{ {ability} = true }}"
         raise intake.refuse("model", hint)
-    if isinstance(asked, shapes.Generation) and facts.vocabulary is not None:
-        for name, tokens in (("logit_bias", asked.logit_bias), ("stop_token_ids", asked.stop_token_ids)):
-            if (most := max(tokens or (0,))) >= facts.vocabulary:
-                raise intake.refuse(name, f"there is no token {most}; the vocabulary has {facts.vocabulary}")
+    for name, tokens in _token_ids(asked) if facts.vocabulary is not None else ():
+        if (most := max(tokens or (0,))) >= facts.vocabulary:
+            raise intake.refuse(name, f"there is no token {most}; the vocabulary has {facts.vocabulary}")
     if isinstance(asked, shapes.Request) and len(asked.messages) > facts.context_length:
         raise intake.refuse("messages", f"at most one for each of the window's {facts.context_length} tokens")
     if isinstance(asked, shapes.Request) and "vision" not in facts.capabilities:
         for field, _ in bounds.images(asked):
             raise intake.refuse(field, f"`{asked.model}` does not see")
+
+
+def _token_ids(asked: shapes.Asked) -> tuple[tuple[str, Iterable[int] | None], ...]:
+    """The fields that name tokens. Those of prompts are the engines' to look at."""
+    match asked:
+        case shapes.Generation():
+            return ("logit_bias", asked.logit_bias), ("stop_token_ids", asked.stop_token_ids)
+        case shapes.DetokenizeRequest():
+            return (("tokens", asked.tokens),)
+        case _:
+            return ()
 
 
 def _known(name: str, facts: Facts) -> bool:
@@ -141,6 +151,13 @@ def _known(name: str, facts: Facts) -> bool:
 def _respelled(path: str, fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec.Raw]:
     spellings = facts.spellings | ({"prompt": "content"} if path == _TOKENIZE and "content" not in fields else {})
     return {spellings[name]: raw for name, raw in fields.items() if name in spellings}
+
+
+def _documents(asked: shapes.Asked) -> dict[str, msgspec.Raw]:
+    """As texts: llama.cpp knows none that are objects."""
+    if not isinstance(asked, shapes.RerankRequest) or all(isinstance(each, str) for each in asked.documents):
+        return {}
+    return _fields({"documents": [each if isinstance(each, str) else each.text for each in asked.documents]})
 
 
 def _thinking(fields: dict[str, msgspec.Raw], facts: Facts, *, at_all: bool) -> dict[str, msgspec.Raw]:

@@ -38,7 +38,7 @@ IDLE_CONNECTION_S = 4.0
 _UPSTREAM_HEADERS: list[Header] = [(b"content-type", b"application/json")]
 IGNORED = b"x-helexa-ignored"
 IGNORED_LIMIT = 512
-_INPUT = {"/v1/completions": "prompt", "/v1/embeddings": "input"}
+_INPUT = {"/v1/completions": "prompt", "/v1/embeddings": "input", "/v1/rerank": "documents"}
 """What a text came as, where it was not `messages`."""
 _KEPT_HEADERS = frozenset((b"content-type", b"cache-control", b"x-accel-buffering", IGNORED))
 

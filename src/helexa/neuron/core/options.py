@@ -128,6 +128,6 @@ def _stranger(name: str, known: Options) -> str:
         return "is no option of the engine; say it beside `options`, not in it"
     import difflib  # only for who errs: workers load this module while somebody waits
 
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean `{near[0]}`?" if near else ""
     return f"this engine knows {', '.join(known)}{hint}"

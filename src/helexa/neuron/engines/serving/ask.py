@@ -107,8 +107,6 @@ def read_completion(body: bytes) -> Ask:
     """A `/v1/completions` body. Raises InvalidRequest that names the field."""
     request = check_completions(body)
     raw = intake.read(_RAW, body)
-    if request.max_tokens == 0:
-        raise intake.refuse("max_tokens", "must be at least 1")
     if request.logprobs:  # 0 asks for the tokens themselves, without their rivals
         raise intake.refuse("logprobs", unheard.MEANT["top_logprobs"])
     prompts, choices = _prompts(request.prompt), _choices(request.n)

@@ -19,6 +19,7 @@ from helexa.base.errors import HelexaError, InvalidRequest, NotFound, Unavailabl
 from helexa.base.ids import fresh
 from helexa.http1.message import Header, Request
 from helexa.http1.server import Reply
+from helexa.neuron.core import unheard
 from helexa.neuron.core.chat.answer import DEMANDED, Style, opens_thoughts
 from helexa.neuron.core.chat.answer import Answer as Reading
 from helexa.neuron.core.chat.template import Template
@@ -220,6 +221,7 @@ class ModelServer:
 
     async def _tokenize(self, request: Request, reply: Reply) -> None:
         body = intake.read(_TOKENIZE, request.body)
+        unheard.check({"with_pieces": body.with_pieces}, ("with_pieces",))
         _send(reply, {"tokens": self._model.words.encode(body.content, begin=body.add_special)})
 
     async def _detokenize(self, request: Request, reply: Reply) -> None:
@@ -240,6 +242,7 @@ class ModelServer:
 class _Tokenize(msgspec.Struct):
     content: str = ""
     add_special: bool = False
+    with_pieces: bool | None = None
 
 
 class _Detokenize(msgspec.Struct):
