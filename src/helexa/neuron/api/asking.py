@@ -67,7 +67,8 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     if meant:
         unheard.check(_any.decode(body), meant)
     must_call = isinstance(asked, shapes.Request) and facts.calls_by_schema and bool(asked.tools) and _must_call(asked)
-    edits = _respelled(path, fields, facts) | _documents(asked) | _stops(asked, facts) | _thinking(fields, facts, at_all=not must_call)
+    edits = _respelled(path, fields, facts) | _documents(asked) | _stops(asked, facts)
+    edits |= _thinking(fields, facts, at_all=not must_call)
     if isinstance(asked, shapes.Request) and asked.tools and facts.calls_by_schema:
         changed, untold = _call(asked, facts) if must_call else _choice(asked, facts)
         edits |= changed
@@ -123,9 +124,10 @@ def _able(path: str, asked: shapes.Asked, facts: Facts) -> None:
     if ability is not None and ability not in facts.capabilities:
         hint = f"`{asked.model}` is not loaded for {ability}; its profile may set options = {{ {ability} = true }}"
         raise intake.refuse("model", hint)
-    for name, tokens in _token_ids(asked) if facts.vocabulary is not None else ():
-        if (most := max(tokens or (0,))) >= facts.vocabulary:
-            raise intake.refuse(name, f"there is no token {most}; the vocabulary has {facts.vocabulary}")
+    known = facts.vocabulary
+    for name, tokens in _token_ids(asked):
+        if known is not None and (most := max(tokens or (0,))) >= known:
+            raise intake.refuse(name, f"there is no token {most}; the vocabulary has {known}")
     if isinstance(asked, shapes.Request) and len(asked.messages) > facts.context_length:
         raise intake.refuse("messages", f"at most one for each of the window's {facts.context_length} tokens")
     if isinstance(asked, shapes.Request) and "vision" not in facts.capabilities:
