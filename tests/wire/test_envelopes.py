@@ -237,3 +237,16 @@ def test_an_error_in_mid_stream_brings_its_status_along() -> None:
     assert stream_fault(b'{"error":{"code":503,"message":"m"}}').status == 503
     assert stream_fault(b'{"error":{"code":7,"message":"m"}}').status == 500
     assert stream_fault(b"nonsense").status == 500
+
+
+@pytest.mark.parametrize("text", ["prompt", "input"])
+@pytest.mark.parametrize(
+    "said", ["Prompt contains invalid tokens", "Failed to parse messages", "prompt is too long: 9 tokens > 8"]
+)
+def test_a_fault_of_a_text_names_the_field_that_it_came_in(text: str, said: str) -> None:
+    body = encode({"error": {"message": said}})
+    assert upstream_fault(400, body, text=text).param == text
+
+
+def test_a_fault_of_anything_else_keeps_its_name() -> None:
+    assert upstream_fault(400, b'{"error":{"message":"Field \'top_k\' is none"}}', text="prompt").param == "top_k"

@@ -40,15 +40,17 @@ _REQUESTS_FAULT = re.compile(r"(image|audio|video) input is not supported|^Faile
 _CODE_OF_STATUS = {429: "rate_limit_exceeded", 503: "service_unavailable"}
 _TEXT_LIMIT = 500
 _ADVICE = " Start it with"  # llama.cpp's, on its own command line: nothing that a client could do
+_TEXTS = ("messages", "prompt")
 
 
-def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None) -> Fault:
-    """The fault behind an engine's error answer, whatever its form; never raises."""
+def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None, text: str = "") -> Fault:
+    """The fault behind an engine's error answer, whatever its form; never raises. `text`: the field that the text came
+    in, where that is known; engines make all of it a prompt."""
     error = _error_object(body)
     message = _text(error.get("message")) or f"The engine answered with status {status}."
     code = _text(error.get("code")) or _text(error.get("type"))
     if (too_long := _too_long(error, code, message)) is not None:
-        param = _text(error.get("param")) or "messages"
+        param = _named(_text(error.get("param")) or "messages", text)
         return Fault(status=400, code=CONTEXT, message=message, param=param, details=too_long)
     if status == 501:  # not for this model, ever: clients repeat every 5xx, so it is none for them
         status, message = 400, message.partition(_ADVICE)[0]
@@ -61,7 +63,7 @@ def upstream_fault(status: int, body: bytes, *, retry_after: float | None = None
         status=status,
         code=_code(code, status),
         message=message,
-        param=param or None,
+        param=_named(param, text) or None,
         retry_after=retry_after,
         details=_details(error),
     )
@@ -88,6 +90,10 @@ def _error_object(body: bytes) -> dict[str, object]:
 def _field(message: str) -> str:
     match = _FIELD.match(message)
     return match[1] if match else next((name for said, name in _FIELD_OF.items() if said in message), "")
+
+
+def _named(param: str, text: str) -> str:
+    return text if text and param in _TEXTS else param
 
 
 def _text(value: object) -> str:

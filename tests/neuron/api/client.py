@@ -53,6 +53,9 @@ class Client:
     async def get(self, path: str) -> Got:
         return await self._ask(b"GET", path, b"", [])
 
+    async def head(self, path: str) -> Got:
+        return await self._ask(b"HEAD", path, b"", [])
+
     async def post(self, path: str, body: object = None, *, headers: list[tuple[bytes, bytes]] | None = None) -> Got:
         raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
         return await self._ask(b"POST", path, raw, headers or [])

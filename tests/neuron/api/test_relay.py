@@ -191,6 +191,8 @@ async def test_completions_and_the_list_of_models(client: Client) -> None:
     got = await client.post("/v1/completions", {"model": "m", "prompt": "one two", "max_tokens": 1})
     assert got.json["choices"][0] == {"index": 0, "text": "one", "finish_reason": "length"}
     assert [row["id"] for row in (await client.get("/v1/models")).json["data"]] == ["m"]
+    seen = await client.head("/v1/models")
+    assert (seen.status, seen.body) == (200, b"")
 
 
 async def test_an_answer_that_is_not_streamed_breaks_off_when_its_engine_dies(client: Client) -> None:

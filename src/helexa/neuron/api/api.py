@@ -80,6 +80,7 @@ class Api:
             ("POST", "/drain"): self._drain,
             ("POST", "/undrain"): self._undrain,
             ("GET", "/v1/models"): self._v1_models,
+            ("HEAD", "/v1/models"): self._v1_models,
         }
         self._paths = frozenset(path for _, path in self._routes) | DECODING | PASSING
 

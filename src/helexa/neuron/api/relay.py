@@ -12,7 +12,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
@@ -38,8 +37,8 @@ IDLE_CONNECTION_S = 4.0
 _UPSTREAM_HEADERS: list[Header] = [(b"content-type", b"application/json")]
 IGNORED = b"x-helexa-ignored"
 IGNORED_LIMIT = 512
-_INPUT = {"/v1/completions": "prompt", "/v1/embeddings": "input", "/v1/rerank": "documents"}
-"""What a text came as, where it was not `messages`."""
+_TEXT = {"/v1/completions": "prompt", "/v1/embeddings": "input", "/v1/rerank": "documents"}
+"""The field that a text came in, where it was not `messages`."""
 _KEPT_HEADERS = frozenset((b"content-type", b"cache-control", b"x-accel-buffering", IGNORED))
 
 
@@ -98,10 +97,8 @@ class Relay:
         origin = await self._origin(seat.socket)
         async with await origin.request(b"POST", request.target, _UPSTREAM_HEADERS, question.body) as answer:
             if answer.status >= 400:
-                fault = upstream_fault(answer.status, await answer.read(ERROR_BODY_LIMIT))
-                if fault.param in ("messages", "prompt") and request.path in _INPUT:
-                    fault = replace(fault, param=_INPUT[request.path])
-                raise BadAnswer(fault=fault)
+                body = await answer.read(ERROR_BODY_LIMIT)
+                raise BadAnswer(fault=upstream_fault(answer.status, body, text=_TEXT.get(request.path, "")))
             if question.gathered:
                 with contextlib.suppress(_Enough):
                     await answer.relay(sink.keep)
