@@ -286,6 +286,14 @@ def test_who_waits_for_a_load_that_fails_once_is_served_by_the_next() -> None:
     assert list(world.seated) == waiting
 
 
+def test_a_model_whose_loads_failed_on_two_nodes_is_refused_at_once() -> None:
+    world = World({"n1": 1000, "n2": 1000}, {"a": 400})
+    ask = world.ask("a")
+    world.load_fails()
+    world.load_fails()
+    assert world.refused[ask].why is Why.FAILED
+
+
 def test_what_is_wanted_without_a_request_is_loaded_although_its_first_load_fails() -> None:
     world = World({"n1": 1000}, {"a": 400})
     world.tell(ev.Wanted(model="a"))

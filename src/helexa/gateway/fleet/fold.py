@@ -548,8 +548,10 @@ def _load_failed(fleet: Fleet, event: ev.LoadFailed, now: float) -> Fleet:
         return without_place(_leaving(fleet, event.node, now), event.model, event.node)
     failure = _failure(fleet.failure(event.model, event.node), event, now)
     failures = {**fleet.failures, event.model: {**fleet.failures.get(event.model, {}), event.node: failure}}
-    wanted = fleet.wanted if failure.crowded or failure.once else _without(fleet.wanted, event.model)
-    return without_place(replace(fleet, failures=failures, wanted=wanted), event.model, event.node)
+    fleet = replace(fleet, failures=failures)
+    if not failure.crowded and not fleet.failed_once(event.model):
+        fleet = replace(fleet, wanted=_without(fleet.wanted, event.model))
+    return without_place(fleet, event.model, event.node)
 
 
 def _failure(before: Failure | None, event: ev.LoadFailed, now: float) -> Failure:

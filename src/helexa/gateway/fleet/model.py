@@ -157,11 +157,6 @@ class Failure(Value, frozen=True):
     status: int = 503
     fields: dict[str, Any] = {}
 
-    @property
-    def once(self) -> bool:
-        """It may have been an accident: who waits for the model waits for a second try. A typed refusal is none."""
-        return self.count == 1 and self.status != 422
-
 
 class Node(Value, frozen=True):
     """A host. `healthy` only after a poll has succeeded and until `misses` polls in a row have failed."""
@@ -272,6 +267,12 @@ class Fleet(Value, frozen=True):
 
     def failure(self, model: str, node: str) -> Failure | None:
         return self.failures.get(model, {}).get(node)
+
+    def failed_once(self, model: str) -> bool:
+        """One load of it failed, on one node: that may have been an accident, and who waits, waits for a second try. A
+        typed refusal is none."""
+        failures = self.failures.get(model, {}).values()
+        return sum(one.count for one in failures) == 1 and not any(one.status == 422 for one in failures)
 
     @property
     def waiting(self) -> int:

@@ -53,7 +53,7 @@ def appraise(fleet: Fleet, model: str, node: Node, now: float, claims: Claims | 
     if failure is not None and now < failure.until:
         return Appraisal(
             node=node.name,
-            verdict=_verdict_on(failure),
+            verdict=_verdict_on(failure, once=fleet.failed_once(model)),
             detail=failure.error,
             until=failure.until,
             fields={"status": failure.status, **failure.fields},
@@ -61,10 +61,10 @@ def appraise(fleet: Fleet, model: str, node: Node, now: float, claims: Claims | 
     return _fit(fleet, model, node, now, (claims or {}).get(node.name, {}))
 
 
-def _verdict_on(failure: Failure) -> Verdict:
+def _verdict_on(failure: Failure, *, once: bool) -> Verdict:
     if failure.crowded:
         return Verdict.CROWDED
-    return Verdict.AGAIN if failure.once else Verdict.BACKOFF
+    return Verdict.AGAIN if once else Verdict.BACKOFF
 
 
 def candidates(fleet: Fleet, model: str, now: float, claims: Claims | None = None) -> list[Appraisal]:

@@ -21,7 +21,7 @@ def reason(fleet: Fleet, model: str, now: float) -> str:
     for node, failure in fleet.failures.get(model, {}).items():
         if now < failure.until and failure.crowded:
             return f"room on {node}, which was taken a moment ago"
-        if now < failure.until and failure.once:
+        if now < failure.until and fleet.failed_once(model):
             return f"a second try on {node}: {failure.error}"
     never = nevers(fleet, model)
     for node in fleet.nodes.values():
