@@ -58,7 +58,7 @@ class Polling(Table, frozen=True):
     every_s: float = 10.0
     timeout_s: float = 5.0
     misses: int = 3
-    restart_s: float = 10.0
+    restart_s: float = 4.0
     """A node that takes no work is waited for so long, if no other can serve: it may only be started anew."""
 
 
