@@ -63,6 +63,14 @@ def test_probabilities_beside_tools_are_asked_for_whole() -> None:
     assert "stream" not in sent(question)
 
 
+def test_probabilities_beside_tools_in_a_stream_are_refused_with_the_ways_out() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        ask(tools=TOOLS, logprobs=True, stream=True)
+    assert refused.value.fields["param"] == "logprobs"
+    assert "whole answer" in refused.value.message
+    assert sent(ask(tools=TOOLS, tool_choice="required", logprobs=True, stream=True))["logprobs"] is False
+
+
 def test_tokens_are_told_of_where_there_is_a_token_to_stop_at() -> None:
     question = ask(stop_token_ids=[5])
     assert (sent(question)["logprobs"], "stop_token_ids" in sent(question)) == (True, False)

@@ -215,12 +215,16 @@ def _stop_tokens(asked: shapes.Asked, facts: Facts, *, calls: bool) -> StopToken
 
 
 def _likelihoods(asked: shapes.Asked, facts: Facts, *, stopping: bool, calls: bool) -> dict[str, msgspec.Raw]:
-    """llama.cpp tells of no token at all where no rivals of it are asked for, and of twenty where nobody says."""
+    """llama.cpp tells of no token at all where no rivals of it are asked for, and of twenty where nobody says. Raises
+    InvalidRequest for a stream beside tools, in which it tells of none."""
     if not facts.fields:
         return {}
     more = {"timings_per_token": True} if stopping else {}
     if isinstance(asked, shapes.Request) and stopping and asked.tools:  # a stream beside tools takes no `logprobs`
         return _fields({"n_probs": asked.top_logprobs or 1, "logprobs": False, "top_logprobs": None, **more})
+    if isinstance(asked, shapes.Request) and asked.logprobs and asked.tools and asked.streamed and not calls:
+        hint = "this engine tells none in a stream beside tools; ask for the whole answer, or leave the tools out"
+        raise intake.refuse("logprobs", hint)
     if isinstance(asked, shapes.Request) and (asked.logprobs or stopping) and not calls:
         return _fields({"logprobs": True, "top_logprobs": asked.top_logprobs or 1, **more})
     if isinstance(asked, shapes.CompletionRequest) and (asked.logprobs is not None or stopping):
