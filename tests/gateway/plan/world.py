@@ -89,7 +89,9 @@ class World:
             if shut or not node.open(self.now) or (node.name in taken and node.name != order.node):
                 continue
             others = [p for p in known.on_node(node.name) if self._could_go(known, p, incoming)]
-            room = known.free[node.name][0] + sum(p.shares.get(0, 0) for p in others)
+            here = self.fleet.on_node(node.name)
+            placed = sum(p.shares.get(0, 0) for p in here if known.place(p.model, node.name) is None)
+            room = known.free[node.name][0] - placed + sum(p.shares.get(0, 0) for p in others)
             assert room < needed, f"{order} is fresh, but on {node.name} others would have done"
 
     def _is_fresh(self, place: Place) -> bool:
