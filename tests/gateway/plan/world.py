@@ -196,12 +196,14 @@ class World:
         assert doors <= set(fleet.clearing), "a door is closed where no room is being made"
 
     def check_shortlist(self, model: str) -> None:
-        """What the indexes point at is no worse a verdict than weighing every node."""
+        """What the indexes point at is no worse a verdict than weighing every node. Room that is only leaving is in
+        none of them: where they point at nothing every node is weighed."""
         there = self.fleet.places.get(model, {})
         full = [one for one in candidates(self.fleet, model, self.now) if one.node not in there]
         best = full[0].verdict if full else None
         short = shortlist(self.fleet, model, self.now, {}, AtRest(self.fleet))
-        if short or best in (Verdict.FITS, Verdict.EVICT):
+        leaves = best is Verdict.EVICT and not full[0].victims
+        if short or (best in (Verdict.FITS, Verdict.EVICT) and not leaves):
             assert short, f"{model}: nothing instead of {full}"
             assert short[0].verdict is best, f"{model}: {short} instead of {full}"
 
