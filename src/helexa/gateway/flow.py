@@ -79,26 +79,26 @@ class Flow:
         Where the model is warm and the answer wanted whole it is given by callbacks, and None returned: a task would
         be a third of its cost. Else what is returned has to be run.
         """
-        began = self._clock.now()
+        began, model = self._clock.now(), ""
         try:
             model = self._names().resolve(self._dispatcher.charted, call.asked)
             body = call.body_for(model)
         except HelexaError as error:
-            self._refuse(Trip(call, reply, self._journey(call, request, began), _NONE), error)
+            self._refuse(Trip(call, reply, self._journey(call, request, began, model), _NONE), error)
             return None
         journey = self._journey(call, request, began, model)
         trip = Trip(call, reply, journey, _carried(request), body)
         self._note(journey)
         if call.stream:
             return self._serve(trip, None)
-        node = self._dispatcher.take(journey.model, call.affinity, journey.began)
+        node = self._dispatcher.take(model, call.affinity, began)
         if node is None:
             return self._serve(trip, None)
         if self._ask(trip, node):
             return None
-        return self._serve(trip, Seat(self._dispatcher, journey.model, node))
+        return self._serve(trip, Seat(self._dispatcher, model, node))
 
-    def _journey(self, call: Call, request: Request, began: float, model: str = "") -> Journey:
+    def _journey(self, call: Call, request: Request, began: float, model: str) -> Journey:
         given = request.header(b"x-request-id")
         decision = f"{self._run}-{next(self._numbers):x}"
         request_id = given.decode("latin-1") if given else "req_" + decision
@@ -144,7 +144,7 @@ class Flow:
             self._tell(trip, HelexaError("the gateway failed on this answer"))
         if trouble is None:
             self._dispatcher.give_back(journey.model, journey.node, now)
-            self._books.enter(trip.journey, trip.reply.status, failed, usage, now)
+            self._books.enter(journey, trip.reply.status, failed, usage, now)
         elif isinstance(whole.error, UpstreamBroken) and whole.error.stale:
             # The connection had been closed already: no fault of the node's.
             trip.reply.go_on(self._serve(trip, Seat(self._dispatcher, journey.model, journey.node)))
@@ -156,9 +156,9 @@ class Flow:
     def _abandoned(self, trip: Trip, whole: Whole) -> None:
         """The client has left: so does the neuron, when its connection ends."""
         whole.close()
-        now = self._clock.now()
-        self._dispatcher.give_back(trip.journey.model, trip.journey.node, now)
-        self._books.enter(trip.journey, trip.reply.status, CLIENT_GONE, None, now)
+        journey, now = trip.journey, self._clock.now()
+        self._dispatcher.give_back(journey.model, journey.node, now)
+        self._books.enter(journey, trip.reply.status, CLIENT_GONE, None, now)
 
     # -- by a task
 

@@ -56,9 +56,7 @@ class _Link(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._answer: Taker | None = None
         self._index: dict[bytes, bytes] = {}
-        self._known: KnownHead | None = None
-        self._known_status = 0
-        self._known_index: dict[bytes, bytes] = {}
+        self._known: tuple[KnownHead, int, dict[bytes, bytes]] | None = None
         self._asked_at = self._heard_at = self._wait_s = 0.0
         self._heard_bytes = 0
         self._bodiless = self._until_eof = self._complete = self._excess = self._keep = False
@@ -151,7 +149,7 @@ class _Link(asyncio.Protocol):
             return
         if answer.status:  # a head has to come in its time, not piece by piece for ever
             self._heard_at = self.loop.time()
-        elif self._known is not None and self._is_known(answer, data):
+        elif self._is_known(answer, data):
             return
         self._heard_bytes += len(data)
         try:
@@ -176,22 +174,23 @@ class _Link(asyncio.Protocol):
         """The head of an answer that came in one piece: llhttp, between two messages, will not see the next like it."""
         head = data[: data.find(b"\r\n\r\n") + 4]
         if b"content-length" in self._index and status not in BODILESS and head.startswith(b"HTTP/1.1 %d " % status):
-            self._known, self._known_status, self._known_index = KnownHead.of(head), status, self._index
+            known = KnownHead.of(head)
+            self._known = None if known is None else (known, status, self._index)
 
     def _is_known(self, answer: Taker, data: bytes) -> bool:
         """Whether `data` was a whole answer with a head like that one: then it is told."""
-        if self._heard_bytes or self._bodiless or self._known is None:
+        if self._known is None or self._heard_bytes or self._bodiless:
             return False
-        found = self._known.cut(data)
+        head, status, index = self._known
+        found = head.cut(data)
         if found is None:
             return False
         length, body = found
         if int(length) != len(body):
             return False
-        index = self._known_index
         if index[b"content-length"] != length:
             index = {**index, b"content-length": length}
-        answer.open(self._known_status, index)
+        answer.open(status, index)
         if body:
             answer.deliver(body)
         self._heard_bytes = len(data)

@@ -178,19 +178,20 @@ class KnownHead:
 class Heads:
     """Reads the heads that one client sends."""
 
-    __slots__ = ("_known", "_last", "_limits", "_peer")
+    __slots__ = ("_known", "_limits", "_peer")
 
     def __init__(self, limits: Limits, peer: str) -> None:
         self._limits = limits
         self._peer = peer
-        self._last: Request | None = None
-        self._known: KnownHead | None = None
+        self._known: tuple[KnownHead, Request] | None = None
 
     def again(self, data: bytes) -> tuple[Request, bytes] | None:
         """The request and what follows its head, where that is known; else it has to be cut off, and read."""
-        last, known = self._last, self._known
-        found = None if last is None or known is None else known.cut(data)
-        if found is None or last is None:
+        if self._known is None:
+            return None
+        head, last = self._known
+        found = head.cut(data)
+        if found is None:
             return None
         length, rest = found
         length_bytes = int(length)
@@ -199,8 +200,8 @@ class Heads:
     def read(self, raw: bytes) -> Request:
         """As `parse_head`."""
         request = parse_head(raw, self._limits, self._peer)
-        if not request.chunked and not request.expects_continue and (known := KnownHead.of(raw)) is not None:
-            self._last, self._known = request, known
+        if not request.chunked and not request.expects_continue and (head := KnownHead.of(raw)) is not None:
+            self._known = head, request
         return request
 
 
