@@ -23,6 +23,8 @@ from helexa.http1.client import ConnectFailed, Origin
 from helexa.testing.fleet import Fleet, eventually
 
 THREADS = len(os.sched_getaffinity(0))
+AS_UP_POLLS = "every_s = 5.0"
+"""What `cortex up` writes; tests ask a neuron twenty times as often, and each time is a millisecond of a core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +188,8 @@ async def chain(setting: Setting, folder: Path, harness: str = "llama") -> Async
         f'[[models]]\nid = "m"\nsource = "file:{setting.path}"\ncontext = {setting.context}\npreload = true\n{named}'
         f"options = {{ slots = {setting.slots}{', ' * bool(options)}{options} }}\n"
     )
-    async with Fleet(folder, neurons={"local": f'state_dir = "{folder}"\n'}, models=models) as fleet:
+    neurons = {"local": f'state_dir = "{folder}"\n'}
+    async with Fleet(folder, neurons=neurons, models=models, polling=AS_UP_POLLS) as fleet:
         await fleet.until_status("m", "loaded", limit_s=120)
         origin = Origin.from_url(fleet.url)
         try:
