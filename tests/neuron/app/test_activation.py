@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from helexa.base.errors import Refused, Unavailable
+from helexa.base.errors import HelexaError, Refused, Unavailable, UpstreamFailed
 from helexa.neuron.app import Neuron
 from helexa.neuron.app import neuron as daemon
 from helexa.neuron.app.activation import RETRY_S, Warmup
 from helexa.neuron.config import NeuronConfig
+from helexa.neuron.device.jobs import Broke
+from helexa.neuron.device.process import JobFailed, WorkerLost
 from helexa.neuron.discovery.cpu import Memory
 from helexa.neuron.discovery.gpu import Gpu
 from helexa.neuron.discovery.host import Survey
@@ -26,12 +28,16 @@ class Hours(HastyClock):
         return sum(self.slept)
 
 
-class Keeper:
-    """The first `failures` loads are refused for want of a link, or of a driver; notes what activation looked like at
-    each."""
+NO_LINK = Refused("no link", kind="repo_fetch_failed", model_id="org/name", transient=True)
+NO_SUCH = Refused("no such model", kind="repo_fetch_failed", model_id="org/name", transient=False)
+NO_DRIVER = Unavailable(model="org/name", reason="driver/library version mismatch")
 
-    def __init__(self, failures: int, *, transient: bool = True, broken: bool = False) -> None:
-        self.failures, self.transient, self.broken = failures, transient, broken
+
+class Keeper:
+    """The first `failures` loads fail with `error`; notes what activation looked like at each."""
+
+    def __init__(self, failures: int, error: HelexaError = NO_LINK) -> None:
+        self.failures, self.error = failures, error
         self.looks: list[str] = []
         self.warmup: Warmup
 
@@ -41,10 +47,8 @@ class Keeper:
         return self
 
     async def wait(self) -> None:
-        if len(self.looks) <= self.failures and self.broken:
-            raise Unavailable(model="org/name", reason="driver/library version mismatch")
         if len(self.looks) <= self.failures:
-            raise Refused("no link", kind="repo_fetch_failed", model_id="org/name", transient=self.transient)
+            raise self.error
 
 
 async def activated(keeper: Keeper) -> tuple[Warmup, Hours]:
@@ -70,21 +74,45 @@ async def test_a_host_is_ready_without_a_model_that_was_tried_for_long_enough_an
 
 
 async def test_a_model_that_does_not_exist_is_not_tried_again() -> None:
-    keeper = Keeper(1, transient=False)
+    keeper = Keeper(1, NO_SUCH)
     warmup, _ = await activated(keeper)
     assert (len(keeper.looks), [each.model_id for each in warmup.view.failed]) == (1, ["org/name"])
 
 
 async def test_a_device_that_is_mended_later_gets_its_models_and_holds_up_no_others_meanwhile() -> None:
-    keeper = Keeper(20, broken=True)
+    keeper = Keeper(20, NO_DRIVER)
     warmup, clock = await activated(keeper)
     assert keeper.looks == ["pre_warming"] + ["ready"] * 20
     assert (warmup.view.completed, warmup.view.failed) == (["org/name"], [])
     assert max(clock.slept) <= RETRY_S[-1]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        WorkerLost(worker="cuda-dev-0", how="killed by SIGKILL"),
+        JobFailed(Broke(id=1, causes=["an illegal memory access was encountered"], fault=True)),
+        UpstreamFailed(node="cuda-dev-0", reason="the canary prompt failed"),
+    ],
+)
+async def test_a_load_under_which_its_worker_ends_is_tried_again_but_not_for_ever(error: HelexaError) -> None:
+    once = Keeper(1, error)
+    warmup, clock = await activated(once)
+    assert (warmup.view.completed, warmup.view.failed, clock.slept[-1]) == (["org/name"], [], RETRY_S[0])
+    always = Keeper(100, error)
+    warmup, _ = await activated(always)
+    assert always.looks == ["pre_warming"] + ["ready"] * len(RETRY_S)
+    assert [each.model_id for each in warmup.view.failed] == ["org/name"]
+
+
+async def test_a_load_that_its_engine_failed_is_not_tried_again() -> None:
+    keeper = Keeper(1, JobFailed(Broke(id=1, causes=["no such tensor"])))
+    await activated(keeper)
+    assert len(keeper.looks) == 1
+
+
 async def test_what_failed_is_tried_once_more_when_the_host_has_other_devices() -> None:
-    keeper = Keeper(1, transient=False)
+    keeper = Keeper(1, NO_SUCH)
     warmup, _ = await activated(keeper)
     await warmup.again()
     await warmup.again()

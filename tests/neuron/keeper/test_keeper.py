@@ -28,8 +28,9 @@ from tests.neuron.helpers import ECHO, PATIENCE_S, HastyClock, Preparation, is_s
 class House:
     """A keeper with everything under it: one device of 1000 MiB."""
 
-    def __init__(self, keeper: Keeper, pool: Pool, preparation: Preparation, sockets: Path) -> None:
+    def __init__(self, keeper: Keeper, pool: Pool, preparation: Preparation, sockets: Path, clock: Clock) -> None:
         self.keeper, self.pool, self.preparation, self.sockets = keeper, pool, preparation, sockets
+        self.clock = clock
 
     async def load(self, model_id: str, **options: object) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -117,7 +118,7 @@ async def build(stack: AsyncExitStack, tmp_path: Path, clock: Clock, *, devices:
     )
     preparation = Preparation()
     keepers.append(Keeper(host, preparation, pool, clock=clock, crew=crew))
-    return House(keepers[0], pool, preparation, tmp_path)
+    return House(keepers[0], pool, preparation, tmp_path, clock)
 
 
 @pytest.fixture
@@ -255,6 +256,17 @@ async def test_every_model_of_a_lost_worker_is_brought_back(house: House) -> Non
         await house.reaches(name, life.Recovering)
     for name in ("a", "b", "c"):
         await house.reaches(name, life.Loaded)
+
+
+async def test_a_model_that_lost_its_worker_waits_for_nothing_but_a_worker_and_its_load(hasty: House) -> None:
+    """So it is back within its load time and the start of a process."""
+    await hasty.load("m")
+    hasty.kill_worker()
+    await hasty.reaches("m", life.Recovering)
+    await hasty.reaches("m", life.Loaded)
+    assert isinstance(hasty.clock, HastyClock)
+    assert hasty.clock.slept == [0.0, 0.0], "the worker's back-off, and the model's own"
+    assert (hasty.pool.restarts(0), hasty.keeper.models()[0].recoveries) == (1, 1)
 
 
 async def test_a_model_that_kills_every_worker_is_given_up_in_the_end(hasty: House) -> None:

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Sequence
 
 from helexa.base.clock import Clock
-from helexa.base.errors import HelexaError, Unavailable
+from helexa.base.errors import HelexaError, Unavailable, UpstreamFailed
 from helexa.base.ids import canonical
+from helexa.neuron.device.process import JobFailed, WorkerLost
 from helexa.neuron.keeper import Keeper
 from helexa.wire.control import Activation, FailedLoad, ModelSpec
 
@@ -16,7 +17,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Pauses after a source could not be reached, or a device took no loads: a link that comes up late must not leave a
-host empty. For a link, a model counts as failed only after the last of them, and then too it is tried on."""
+host empty. For a link, a model counts as failed only after the last of them, and then too it is tried on. A load under
+which its worker ended is given up after them: each of its tries costs the models beside it their worker."""
 
 
 class Warmup:
@@ -73,7 +75,7 @@ class Warmup:
         kind = error.fields.get("kind", error.code)
         unreached = kind == "repo_fetch_failed" and error.fields.get("transient") is not False
         tries, again = self._tries[model_id], ""
-        if unreached or isinstance(error, Unavailable):
+        if unreached or isinstance(error, Unavailable) or (_crashed(error) and tries < len(RETRY_S)):
             pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
             self._tries[model_id] = tries + 1
             self._due[model_id] = self._clock.now() + pause_s
@@ -85,3 +87,8 @@ class Warmup:
             self.view.retrying.append(failed)
         else:
             self.view.failed.append(failed)
+
+
+def _crashed(error: HelexaError) -> bool:
+    """Whether the load's worker ended under it, met a fault of the device, or failed the canary prompt."""
+    return isinstance(error, WorkerLost | UpstreamFailed) or (isinstance(error, JobFailed) and error.fault)
