@@ -73,8 +73,9 @@ class Flow:
         self._run = fresh()[:12]
         self._numbers = itertools.count(1)
 
-    def start(self, call: Call, request: Request, reply: Reply) -> Work | None:
+    def start(self, call: Call, request: Request, reply: Reply, request_id: str = "") -> Work | None:
         """Answer one request, whatever happens: an answer, an error in the client's dialect, or a freed seat.
+        `request_id` is the one that the call speaks of itself, if it does.
 
         Where the model is warm and the answer wanted whole it is given by callbacks, and None returned: a task would
         be a third of its cost. Else what is returned has to be run.
@@ -84,9 +85,9 @@ class Flow:
             model = self._names().resolve(self._dispatcher.charted, call.asked)
             body = call.body_for(model)
         except HelexaError as error:
-            self._refuse(Trip(call, reply, self._journey(call, request, began, model), _NONE), error)
+            self._refuse(Trip(call, reply, self._journey(call, request, request_id, began, model), _NONE), error)
             return None
-        journey = self._journey(call, request, began, model)
+        journey = self._journey(call, request, request_id, began, model)
         trip = Trip(call, reply, journey, _carried(request), body)
         self._note(journey)
         if call.stream:
@@ -98,10 +99,11 @@ class Flow:
             return None
         return self._serve(trip, Seat(self._dispatcher, model, node))
 
-    def _journey(self, call: Call, request: Request, began: float, model: str) -> Journey:
-        given = request.header(b"x-request-id")
+    def _journey(self, call: Call, request: Request, request_id: str, began: float, model: str) -> Journey:
         decision = f"{self._run}-{next(self._numbers):x}"
-        request_id = given.decode("latin-1") if given else "req_" + decision
+        if not request_id:
+            given = request.header(b"x-request-id")
+            request_id = given.decode("latin-1") if given else "req_" + decision
         return Journey(began, request_id, decision, call.endpoint, call.asked, call.stream, model)
 
     def _refuse(self, trip: Trip, error: HelexaError) -> None:

@@ -224,6 +224,14 @@ async def test_a_stream_that_breaks_ends_in_its_dialects_error_and_never_looks_w
     assert broken in answer.text.rstrip().rpartition("\n\n")[2]
 
 
+async def test_a_broken_messages_stream_names_the_request_as_its_headers_do(edge: Edge) -> None:
+    edge.neuron.fault(NEURON, Ends(after=3))
+    answer = await edge.post("/v1/messages", body("/v1/messages", stream=True))
+    last = json.loads(answer.text.rstrip().rpartition("data: ")[2])
+    assert last["type"] == "error"
+    assert last["request_id"] == answer.headers["request-id"] == answer.headers["x-request-id"]
+
+
 WAITS = {
     "/v1/chat/completions": ('"delta":{"role":"assistant","content":""}', "\n: "),
     "/v1/responses": ("event: response.created", "event: response.in_progress"),

@@ -66,7 +66,8 @@ class Door:
                     raise MethodNotAllowed(path=path, allowed="POST")
                 return self._flow.start(self._passing(request, path), request, reply)
             if path == "/v1/messages":
-                return self._flow.start(self._messages(request), request, reply)
+                request_id = _request_id(request)
+                return self._flow.start(self._messages(request, request_id), request, reply, request_id)
             if path == "/v1/responses":
                 return self._flow.start(self._responses(request), request, reply)
             if path in COUNTING:
@@ -94,7 +95,7 @@ class Door:
                 self._house.resolve(peek(request.body).model)  # that it is not here is what a client has to know first
             raise
 
-    def _messages(self, request: Request) -> Call:
+    def _messages(self, request: Request, request_id: str) -> Call:
         _only(request, "POST")
         asked = peek(request.body).model
         model = self._house.resolve(asked)
@@ -105,7 +106,7 @@ class Door:
             model=model,
             can=self._house.capabilities(model),
             ids=fresh,
-            request_id=_request_id(request),
+            request_id=request_id,
         )
         return Translated(exchange, asked, envelopes.anthropic, session_of(request), _nothing)
 
