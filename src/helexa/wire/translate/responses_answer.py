@@ -242,9 +242,9 @@ class ResponsesStream:
         self._pieces.append(text)
 
     def close(self, *, complete: bool) -> None:
+        if self._kind == "tool" and not self._pieces:
+            self.delta("{}")  # clients put the arguments together from the deltas alone
         words, text = self._words, "".join(self._pieces)
-        if self._kind == "tool":
-            text = text or "{}"
         said = b'"%b":%b' % (words.key.encode(), _encode(text))
         self._event(words.done, b"%b,%b%b%b" % (self._place(), self._named(), said, words.tail))
         if words.part:
