@@ -96,3 +96,19 @@ def test_choices_that_the_engine_ends_are_counted_too_and_probabilities_shown_wh
     assert told[0]["choices"][0]["logprobs"]["content"][0]["token"] == "a"
     assert told[1]["choices"][0]["finish_reason"] == "length"
     assert told[2]["usage"] == USAGE | {"total_tokens": 10}
+
+
+def test_usage_that_the_engine_tells_in_a_chunk_of_its_own_is_waited_for() -> None:
+    """As chats end, and only for choices that nothing has ended here."""
+    rewriter = Rewriter([stops := StopTokens({9}, 2, shown=False, usage=True)], stops)
+    ended = [events(rewriter.feed(told_token(1, 9, "!")))[-1], *events(rewriter.feed(chunk(choice(0, "length"))))]
+    assert [each.get("usage", {}).get("completion_tokens") for each in ended] == [2, None]
+    assert not rewriter.over
+    (last, done) = events(rewriter.feed(chunk(usage=USAGE, timings=TIMINGS)))
+    assert (last["usage"], last["timings"], done) == (USAGE, TIMINGS, b"[DONE]")
+
+
+def test_usage_of_a_choice_that_was_ended_here_is_not_told_twice() -> None:
+    rewriter = Rewriter([stops := StopTokens({9}, 2, shown=False, usage=True)], stops)
+    rewriter.feed(told_token(0, 9, "!"))
+    assert rewriter.feed(chunk(choice(0, "stop")) + chunk(usage=USAGE, timings=TIMINGS)) == b""

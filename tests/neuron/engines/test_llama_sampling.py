@@ -71,6 +71,16 @@ async def test_a_stop_token_ends_the_answer_and_is_not_in_it(chat: Chat, stream:
     assert not any(each.get("logprobs") for each in ends)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_meets_no_stop_token_is_counted(chat: Chat, stream: bool, n: int) -> None:
+    asked = {"stop_token_ids": [49_000], "ignore_eos": True, "max_tokens": 5, "n": n, "stream": stream}
+    got = await chat.ask(STORY, stream_options={"include_usage": True}, **asked)
+    usage = got.events[-2]["usage"] if stream else got.json["usage"]
+    assert usage["completion_tokens"] == 5 * n
+    assert usage["prompt_tokens"] > 20
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("choice", ["none", "required"])
 async def test_a_stop_token_ends_the_answer_beside_tools_that_cannot_hide_it(

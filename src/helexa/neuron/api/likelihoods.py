@@ -30,6 +30,8 @@ class StopTokens:
 
     def __init__(self, tokens: AbstractSet[int], choices: int, *, shown: bool, usage: bool) -> None:
         self._tokens, self._open, self._shown, self._usage = tokens, {*range(choices)}, shown, usage
+        self._counted: int | None = None
+        """The choice that the engine ended itself, and whose usage it tells next."""
 
     @property
     def over(self) -> bool:
@@ -38,6 +40,8 @@ class StopTokens:
     def __call__(self, chunk: Chunk) -> list[Chunk]:
         if "error" in chunk or "choices" not in chunk:
             return [chunk]
+        if not chunk["choices"]:
+            return self._counts(chunk)
         timings = chunk.pop("timings", None)
         made: list[Chunk] = []
         for choice in chunk["choices"]:
@@ -46,7 +50,7 @@ class StopTokens:
         return made
 
     def _told(self, chunk: Chunk, choice: dict[str, Any], timings: dict[str, int] | None) -> list[Chunk]:
-        """One choice; its usage is told here too, since the engine does so only for those that it ends itself."""
+        """One choice; its usage is told here, unless the engine, which ends it itself, is about to."""
         entries = _entries(choice)
         at = next((at for at, entry in enumerate(entries) if entry["id"] in self._tokens), None)
         if at is not None:
@@ -59,11 +63,22 @@ class StopTokens:
         told = {**chunk, "choices": [choice]}
         if choice.get("finish_reason") is None:
             return [told]
+        if timings is None and self._usage:
+            self._counted = choice.get("index", 0)
+            return [told]
         self._open.discard(choice.get("index", 0))
         last = {"timings": timings or {}}
         if not self._usage:
             return [told | last]
         return [told, chunk | {"choices": [], "usage": _usage(timings or {})} | last]
+
+    def _counts(self, chunk: Chunk) -> list[Chunk]:
+        """The engine's usage of one choice; nobody waits for that of a choice that has been ended here."""
+        if self._counted is None:
+            return []
+        self._open.discard(self._counted)
+        self._counted = None
+        return [chunk]
 
 
 def _entries(choice: dict[str, Any]) -> list[dict[str, Any]]:
