@@ -24,6 +24,7 @@ _A = TypeVar("_A", bound=shapes.Asked)
 _NO_NAMES: frozenset[str] = frozenset()
 _MODES = frozenset(("auto", "none", "required"))
 _FORMATS = frozenset(("text", "json_object", "json_schema"))
+_NO_VARIABLES = frozenset(("messages", "tools"))
 _IMPOSSIBLE = frozenset(("input_audio", "file"))
 
 _CHAT = msgspec.json.Decoder(shapes.Request)
@@ -41,6 +42,8 @@ def check_chat(body: bytes) -> shapes.Request:
         raise intake.refuse("audio", "is not supported by this server")
     if request.functions:
         raise intake.refuse("functions", "is not supported by this server; send them as tools")
+    for name in _NO_VARIABLES.intersection(request.chat_template_kwargs or ()):
+        raise intake.refuse(f"chat_template_kwargs.{name}", "is a field of the request itself")
     if request.response_format is not None:
         _format(request.response_format)
     names = _tools(request.tools) if request.tools else _NO_NAMES
@@ -52,8 +55,14 @@ def check_chat(body: bytes) -> shapes.Request:
 def check_embeddings(body: bytes) -> shapes.EmbeddingRequest:
     """A `/v1/embeddings` body. Raises InvalidRequest naming the field."""
     request = intake.read(_EMBEDDING, body)
-    if not request.input:
-        raise intake.refuse("input", "must not be empty")
+    _not_empty("input", request.input)
+    return request
+
+
+def check_completions(body: bytes) -> shapes.CompletionRequest:
+    """A `/v1/completions` body. Raises InvalidRequest naming the field."""
+    request = intake.read(_COMPLETION, body)
+    _not_empty("prompt", request.prompt)
     return request
 
 
@@ -65,6 +74,12 @@ def check_tokenize(body: bytes) -> shapes.TokenizeRequest:
     return request
 
 
+def _not_empty(name: str, given: shapes.Tokens) -> None:
+    """Refuses what is nothing to begin with, also as one of several."""
+    if not given or (isinstance(given, list) and any(each in ("", []) for each in given)):
+        raise intake.refuse(name, "must not be empty")
+
+
 def _plain(shape: type[_A]) -> Callable[[bytes], _A]:
     """The check of a request whose shape says it all."""
     decoder = msgspec.json.Decoder(shape)
@@ -72,8 +87,8 @@ def _plain(shape: type[_A]) -> Callable[[bytes], _A]:
 
 
 _EMBEDDING = msgspec.json.Decoder(shapes.EmbeddingRequest)
+_COMPLETION = msgspec.json.Decoder(shapes.CompletionRequest)
 _TOKENIZE = msgspec.json.Decoder(shapes.TokenizeRequest)
-check_completions = _plain(shapes.CompletionRequest)
 CHECKS: dict[str, Check] = {
     "/v1/chat/completions": check_chat,
     "/v1/completions": check_completions,

@@ -6,8 +6,9 @@ however broken, raises anything else.
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated, TypeAlias, TypeGuard, TypeVar
+from typing import Annotated, TypeAlias, TypeGuard, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -22,6 +23,7 @@ Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Natural: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Int64: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
+Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 TopK: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 """-1 and 0 both switch it off, each in its own engine."""
@@ -39,6 +41,8 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, at: str = 
     except msgspec.ValidationError as error:
         raise _named(str(error), at) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if name := _not_finite(body):
+            raise refuse(name, "NaN and infinities are no JSON; leave the field out, or give it a number") from None
         raise _malformed(str(error), at) from None
     except RecursionError:
         raise _malformed("it is nested too deeply", at) from None
@@ -100,6 +104,29 @@ def _named(text: str, at: str) -> InvalidRequest:
     if missing := _MISSING.search(what):
         return refuse(join(param, missing[1]), "Field required")
     return refuse(param, what) if param else InvalidRequest(f"The request body: {what}")
+
+
+def _not_finite(body: bytes | msgspec.Raw) -> str:
+    """The field of a malformed body that says NaN or an infinity, as Python writes them; empty where none does."""
+    if b"NaN" not in bytes(body) and b"Infinity" not in bytes(body):
+        return ""
+    try:
+        given: object = json.loads(bytes(body), parse_constant=lambda _: _NO_NUMBER)
+    except (ValueError, RecursionError):
+        return ""
+    fields = cast("dict[str, object]", given) if isinstance(given, dict) else {}
+    return next((name for name, value in fields.items() if _has_none(value)), "")
+
+
+_NO_NUMBER = object()
+
+
+def _has_none(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_has_none(each) for each in cast("dict[str, object]", value).values())
+    if isinstance(value, list):
+        return any(_has_none(each) for each in cast("list[object]", value))
+    return value is _NO_NUMBER
 
 
 def _dotted(path: str) -> str:

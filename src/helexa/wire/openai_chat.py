@@ -20,6 +20,7 @@ from helexa.wire.intake import (
     ModelName,
     Natural,
     NotNegative,
+    Positive,
     Share,
     TopK,
     Unsupported,
@@ -190,7 +191,8 @@ class Generation(Asked, frozen=True, kw_only=True, gc=False):
     xtc_probability: Share | None = None
     xtc_threshold: Share | None = None
     mirostat: Annotated[int, Meta(ge=0, le=2)] | None = None
-    repetition_penalty: NotNegative | None = None
+    repetition_penalty: Positive | None = None
+    repeat_penalty: Positive | None = None
     repeat_last_n: LookBack | None = None
     dry_penalty_last_n: LookBack | None = None
     presence_penalty: Penalty | None = None
@@ -201,6 +203,7 @@ class Generation(Asked, frozen=True, kw_only=True, gc=False):
     logit_bias: Bias | None = None
     json_schema: MaybeRaw = UNSET
     grammar: MaybeRaw = UNSET
+    ignore_eos: bool | None = None
 
     @property
     def streamed(self) -> bool:
@@ -223,6 +226,7 @@ class Request(Generation, frozen=True, kw_only=True, gc=False):
     reasoning_effort: str | None = None
     reasoning_format: Literal["none", "auto", "deepseek", "deepseek-legacy"] | None = None
     chat_template_kwargs: dict[str, msgspec.Raw] | None = None
+    enable_thinking: bool | None = None
     verbosity: str | None = None
     modalities: list[str] | None = None
     audio: Unsupported = UNSET

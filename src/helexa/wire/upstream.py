@@ -29,6 +29,7 @@ _FIELD = re.compile(r"Field '(\w+)'")
 _FIELD_OF = {
     "JSON schema error": "response_format",
     "failed to parse grammar": "response_format",
+    "initialize samplers: std::exception": "response_format",  # which the assistant's last words do not begin
     "penalty_repeat": "repeat_penalty",
     "Prompt contains invalid tokens": "prompt",
     "Input content cannot be empty": "input",

@@ -226,3 +226,22 @@ def test_what_the_model_cannot_do_is_refused_by_name(path: str, fields: dict[str
     with pytest.raises(InvalidRequest) as refused:
         ask(PLAIN, path, **fields)
     assert refused.value.fields["param"] == param
+
+
+@pytest.mark.parametrize("said", [{"content": ""}, {"content": None}, {}, {"content": []}])
+def test_a_last_turn_of_the_assistants_that_says_nothing_is_left_out(said: dict[str, Any]) -> None:
+    user = {"role": "user", "content": "hi"}
+    question = ask(messages=[user, {"role": "assistant", **said}])
+    assert sent(question)["messages"] == [user]
+
+
+@pytest.mark.parametrize(
+    "said", [{"content": "x"}, {"tool_calls": [{"id": "a", "type": "function", "function": {"name": "a"}}]}]
+)
+def test_a_last_turn_of_the_assistants_that_says_something_stays(said: dict[str, Any]) -> None:
+    question = ask(messages=[{"role": "user", "content": "hi"}, {"role": "assistant", **said}])
+    assert len(sent(question)["messages"]) == 2
+
+
+def test_a_field_that_is_null_is_not_missed() -> None:
+    assert ask(made_up=None, other=5).ignored == ("other",)

@@ -163,6 +163,18 @@ async def test_clients_that_leave_make_room_for_those_who_come(served: Served, s
         await asyncio.gather(*(served.ask(max_tokens=2) for _ in range(SLOTS)))
 
 
+async def test_control_tokens_are_told_as_they_are_written(served: Served) -> None:
+    turn = "<|im_start|>user\nhi<|im_end|>"
+    tokens = (await served.post("/tokenize", {"model": served.model_id, "content": turn})).json["tokens"]
+    assert (await served.post("/detokenize", {"model": served.model_id, "tokens": tokens})).json["content"] == turn
+
+
+@pytest.mark.parametrize("prompt", ["", [], [[]], ["a", ""]])
+async def test_a_prompt_that_is_nothing_is_refused(served: Served, prompt: object) -> None:
+    got = await served.post("/v1/completions", {"model": served.model_id, "prompt": prompt, "max_tokens": 2})
+    assert (got.status, got.json["error"]["param"]) == (400, "prompt")
+
+
 async def test_a_prompt_over_the_window_is_refused(served: Served) -> None:
     got = await served.chat(served.model_id, "word " * 4000)
     assert (got.status, got.json["error"]["code"]) == (400, "context_length_exceeded")

@@ -32,6 +32,7 @@ def tool(at: int) -> dict[str, Any]:
     return {"type": "function", "function": {"name": f"tool_{at}", "parameters": {"type": "object"}}}
 
 
+BEGUN = {"role": "assistant", "content": "Here: "}
 REFUSED = [
     ({"messages": [USER | {"content": "word " * 4000}]}, "messages"),
     ({"messages": []}, "messages"),
@@ -59,6 +60,11 @@ REFUSED = [
     ({"logprobs": True, "top_logprobs": 10**6}, "top_logprobs"),
     ({"seed": "x"}, "seed"),
     ({"repeat_penalty": 0}, "repeat_penalty"),
+    ({"repetition_penalty": 0}, "repetition_penalty"),
+    ({"enable_thinking": "x"}, "enable_thinking"),
+    ({"ignore_eos": "x"}, "ignore_eos"),
+    ({"chat_template_kwargs": {"messages": 5}}, "chat_template_kwargs.messages"),
+    (answering({"type": "object"}) | {"messages": [USER, BEGUN]}, "response_format"),
     ({"repeat_last_n": 2**31 - 1}, "repeat_last_n"),
     ({"dry_multiplier": 1, "dry_penalty_last_n": 2**31 - 1}, "dry_penalty_last_n"),
     ({"typical_p": -1}, "typical_p"),
@@ -88,7 +94,8 @@ async def test_bad_input_is_400_and_names_the_field(chat: Chat, fields: dict[str
 async def test_numbers_that_json_does_not_have_are_400(chat: Chat, value: str) -> None:
     body = json.dumps({"model": chat.model, "messages": [USER], "temperature": 12345}).replace("12345", value)
     got = await chat.post("/v1/chat/completions", body.encode())
-    assert (got.status, got.json["error"]["type"]) == (400, "invalid_request_error")
+    error = got.json["error"]
+    assert (got.status, error["type"], error["param"]) == (400, "invalid_request_error", "temperature")
 
 
 async def test_more_tokens_than_the_window_has_means_up_to_its_end(chat: Chat) -> None:

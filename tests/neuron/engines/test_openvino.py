@@ -100,7 +100,7 @@ def test_fields_that_have_no_effect_are_named(ask: Ask) -> None:
         ("/v1/chat/completions", {"logit_bias": {"5": -100}}, "logit_bias"),
         ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 2}, "top_logprobs"),
         ("/v1/completions", {"prompt": "x", "logprobs": 1}, "logprobs"),
-        ("/tokenize", {"content": "x", "with_pieces": True}, "with_pieces"),
+        ("/tokenize", {"content": "x", "parse_special": False}, "parse_special"),
         ("/v1/completions", {"prompt": "x", "echo": True}, "echo"),
         ("/v1/completions", {"prompt": "x", "response_format": {"type": "json_object"}}, "response_format"),
     ],
@@ -168,6 +168,36 @@ def test_the_assistants_last_words_are_continued(ask: Ask) -> None:
     assert answer["prompt"].endswith("<|im_start|>assistant\nThe weather in")
 
 
+@pytest.mark.parametrize(("said", "status"), [('{"city": "Os', 400), ("Here it is: ", 200)])
+def test_a_value_that_the_assistant_has_begun_is_not_begun_anew(ask: Ask, said: str, status: int) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": CITY}}
+    turns = [*QUESTION, {"role": "assistant", "content": said}]
+    got, answer, _ = ask(messages=turns, response_format=form, max_tokens=30)
+    assert got == status
+    assert got == 200 or answer["error"]["param"] == "response_format"
+
+
+@pytest.mark.parametrize("text", ["word " * 9000, "\u6c34" * 9000, "x" * 20_000])
+def test_a_text_longer_than_its_tokenizer_takes_is_not_cut(ask: Ask, text: str) -> None:
+    _, answer, _ = ask("/tokenize", content=text)
+    assert ask("/detokenize", tokens=answer["tokens"])[1]["content"] == text
+
+
+def test_what_is_put_together_of_two_halves_is_what_one_would_be(ask: Ask) -> None:
+    words = " It was 1984, and he couldn't say why: a b\n\n c  d."
+    short = ask("/tokenize", content=words * 300)[1]["tokens"]
+    long = ask("/tokenize", content=words * 600)[1]["tokens"]
+    assert len(short) < 8192 < len(long)
+    assert long == short * 2
+
+
+def test_a_token_is_told_with_its_text_or_its_bytes(ask: Ask) -> None:
+    _, answer, _ = ask("/tokenize", content="hi\U0001f389", with_pieces=True)
+    told = [each["piece"] for each in answer["tokens"]]
+    assert told[0] == "hi"
+    assert b"".join(bytes(each) for each in told[1:]).decode() == "\U0001f389"
+
+
 def test_an_image_is_refused(ask: Ask) -> None:
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     status, answer, _ = ask(messages=[{"role": "user", "content": [part]}])
@@ -221,7 +251,7 @@ def test_several_prompts_are_answered_each_in_its_place(ask: Ask) -> None:
     assert both["usage"]["prompt_tokens"] == sum(alone)
 
 
-@pytest.mark.parametrize("prompt", [[1 << 30], [], [[]], [1, "a"]])
+@pytest.mark.parametrize("prompt", ["", [1 << 30], [], [[]], ["a", ""], [1, "a"]])
 def test_a_prompt_that_cannot_be_is_refused(ask: Ask, prompt: object) -> None:
     status, said, _ = ask("/v1/completions", prompt=prompt, max_tokens=3)
     assert (status, said["error"]["param"]) == (400, "prompt"), said

@@ -18,7 +18,8 @@ class Prefilling:
     """An engine, its tokenizer and its one sequence, which is taken in for ever."""
 
     cached = 0
-    pieces: Sequence[bytes] = [b"a"] * 8
+    raw: Sequence[bytes] = [b"a"] * 8
+    pieces = raw
 
     def __init__(self) -> None:
         self.started, self.stopped = asyncio.Event(), asyncio.Event()

@@ -32,6 +32,7 @@ _NOT_SAMPLING: Final = frozenset(
      "prompt_cache_retention", "modalities", "verbose")
 )  # fmt: skip
 _raw: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_list: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _any: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _TOKENIZE: Final = "/tokenize"
 _THINKING: Final = "enable_thinking"
@@ -62,12 +63,13 @@ def question(path: str, body: bytes, asked: shapes.Asked, facts: Facts) -> Quest
     _able(path, asked, facts)
     fields = _raw.decode(body) if facts.fields or path == _TOKENIZE else {}
     foreign = unheard.OF_CHATS if isinstance(asked, shapes.CompletionRequest) else ()
-    ignored = [name for name in fields if facts.fields and (name in foreign or not _known(name, facts))]
+    given = [name for name, raw in fields.items() if facts.fields and raw != _NULL]
+    ignored = [name for name in given if name in foreign or not _known(name, facts)]
     meant = [name for name in ignored if name in unheard.MEANT]
     if meant:
         unheard.check(_any.decode(body), meant)
     must_call = isinstance(asked, shapes.Request) and facts.calls_by_schema and bool(asked.tools) and _must_call(asked)
-    edits = _respelled(path, fields, facts) | _documents(asked) | _stops(asked, facts)
+    edits = _respelled(path, fields, facts) | _documents(asked) | _stops(asked, facts) | _turns(asked, fields, facts)
     edits |= _thinking(fields, facts, at_all=not must_call)
     if isinstance(asked, shapes.Request) and asked.tools and facts.calls_by_schema:
         changed, untold = _call(asked, facts) if must_call else _choice(asked, facts)
@@ -171,6 +173,16 @@ def _thinking(fields: dict[str, msgspec.Raw], facts: Facts, *, at_all: bool) -> 
         return {}
     given = intake.read(_raw, fields[_VARIABLES], _VARIABLES) if fields.get(_VARIABLES, _NULL) != _NULL else {}
     return {_VARIABLES: msgspec.Raw(msgspec.json.encode({_THINKING: said} | given))}
+
+
+def _turns(asked: shapes.Asked, fields: dict[str, msgspec.Raw], facts: Facts) -> dict[str, msgspec.Raw]:
+    """Without a last turn of the assistant's that says nothing: llama.cpp would go on with it, and before its head."""
+    if not isinstance(asked, shapes.Request) or not facts.fields or len(asked.messages) < 2:
+        return {}
+    last = asked.messages[-1]
+    if not isinstance(last, shapes.AssistantIn) or last.content or last.tool_calls or last.reasoning_content:
+        return {}
+    return _fields({"messages": _list.decode(fields["messages"])[:-1]})
 
 
 def _formed(asked: shapes.Asked) -> bool:

@@ -15,7 +15,7 @@ _BIAS: Final = "is not supported by this server; say it as logit_bias"
 _CHAT: Final = "is for chat completions; the llama engine holds a completion to a schema by json_schema"
 _NOT_HERE: Final = "is not supported by this server"
 MEANT: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("logit_bias", "top_logprobs", "n_probs", "with_pieces"), _OTHER_ENGINE),
+    **dict.fromkeys(("logit_bias", "top_logprobs", "n_probs", "parse_special"), _OTHER_ENGINE),
     **dict.fromkeys(("json_schema", "structured_outputs", "guided_json", "guided_regex", "guided_choice"), _FORM),
     "guided_grammar": _FORM,
     **dict.fromkeys(("bad_words", "allowed_token_ids"), _BIAS),

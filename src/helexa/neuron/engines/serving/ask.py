@@ -84,6 +84,7 @@ def read_chat(body: bytes, window: int) -> Ask:
         form, lost = calls.call_schema(must, parallel=bool(request.parallel_tool_calls), tokens=tokens)
     else:
         form, lost = _form(request.response_format)
+        _check_begun(raw, form)
     endless = ("ignore_eos",) if form is not None and raw.get("ignore_eos") is True else ()  # a form has an end
     return Ask(
         sampling=_sampling(request, raw, form),
@@ -222,6 +223,14 @@ def _continued(raw: dict[str, Any]) -> bool:
     return last.get("role") == "assistant" and bool(last.get("content")) and not last.get("tool_calls")
 
 
+def _check_begun(raw: dict[str, Any], form: dict[str, Any] | None) -> None:
+    """Refuses to go on with a value that is begun: a grammar begins at the answer's first token."""
+    last = raw["messages"][-1].get("content")
+    if form is not None and _continued(raw) and isinstance(last, str) and last.lstrip()[:1] in ("{", "["):
+        hint = "this engine begins it anew after what the assistant said last; leave that message out, or "
+        raise intake.refuse("response_format", hint + 'set harness = "llama" in the profile of the model')
+
+
 def _variables(request: shapes.Request, raw: dict[str, Any]) -> dict[str, Any]:
     """The template's own variables that the request sets."""
     found: dict[str, Any] = {}
@@ -229,10 +238,8 @@ def _variables(request: shapes.Request, raw: dict[str, Any]) -> dict[str, Any]:
         found["reasoning_effort"] = request.reasoning_effort
         if request.reasoning_effort == "none":
             found["enable_thinking"] = False
-    if isinstance(raw.get("enable_thinking"), bool):
-        found["enable_thinking"] = raw["enable_thinking"]
-    more = raw.get("chat_template_kwargs")
-    reserved = {"messages", "tools", "add_generation_prompt"}
-    if isinstance(more, dict):
-        found |= {name: value for name, value in cast(dict[str, Any], more).items() if name not in reserved}
+    if request.enable_thinking is not None:
+        found["enable_thinking"] = request.enable_thinking
+    more = cast(dict[str, Any], raw.get("chat_template_kwargs") or {})
+    found |= {name: value for name, value in more.items() if name != "add_generation_prompt"}
     return found

@@ -63,7 +63,10 @@ class Steps(Protocol):
 
 
 class Words(Protocol):
-    """The tokenizer. `pieces` are each token's bytes, none for those that nobody should see."""
+    """The tokenizer. `raw` are each token's bytes, `pieces` none for those that nobody should see."""
+
+    @property
+    def raw(self) -> Sequence[bytes]: ...
 
     @property
     def pieces(self) -> Sequence[bytes]: ...
@@ -221,12 +224,22 @@ class ModelServer:
 
     async def _tokenize(self, request: Request, reply: Reply) -> None:
         body = intake.read(_TOKENIZE, request.body)
-        unheard.check({"with_pieces": body.with_pieces}, ("with_pieces",))
-        _send(reply, {"tokens": self._model.words.encode(body.content, begin=body.add_special)})
+        if body.parse_special is False:
+            raise intake.refuse("parse_special", unheard.MEANT["parse_special"])
+        tokens = self._model.words.encode(body.content, begin=bool(body.add_special))
+        _send(reply, {"tokens": [self._piece(token) for token in tokens] if body.with_pieces else tokens})
+
+    def _piece(self, token: int) -> dict[str, object]:
+        """A token with its text as llama.cpp tells it: as numbers where its bytes are none."""
+        raw = self._model.words.raw[token]
+        try:
+            return {"id": token, "piece": raw.decode()}
+        except UnicodeDecodeError:
+            return {"id": token, "piece": [*raw]}
 
     async def _detokenize(self, request: Request, reply: Reply) -> None:
         body = intake.read(_DETOKENIZE, request.body)
-        known = self._model.words.pieces
+        known = self._model.words.raw
         raw = b"".join(known[token] for token in body.tokens if 0 <= token < len(known))
         _send(reply, {"content": raw.decode(errors="replace")})
 
@@ -241,8 +254,9 @@ class ModelServer:
 
 class _Tokenize(msgspec.Struct):
     content: str = ""
-    add_special: bool = False
+    add_special: bool | None = None
     with_pieces: bool | None = None
+    parse_special: bool | None = None
 
 
 class _Detokenize(msgspec.Struct):
