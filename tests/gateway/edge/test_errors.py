@@ -63,6 +63,14 @@ async def test_a_path_that_is_not_served_is_404_in_the_dialect_of_its_prefix(edg
     assert told(prefix, await edge.post(unknown, b"{}")) == (404, *kind)
 
 
+@pytest.mark.parametrize("served", PATHS)
+async def test_a_base_url_that_lacks_its_v1_or_has_it_twice_is_told_how_it_must_end(edge: Edge, served: str) -> None:
+    lacking, doubled = await edge.post(served.removeprefix("/v1"), b"{}"), await edge.post(f"/v1{served}", b"{}")
+    assert (lacking.status_code, doubled.status_code) == (404, 404)
+    assert f"; {served} is served: the client's base URL must end in /v1." in lacking.json()["error"]["message"]
+    assert f"; {served} is served: the client's base URL must end before /v1." in doubled.json()["error"]["message"]
+
+
 async def test_a_stored_response_comes_whole_and_has_no_parts_of_its_own(edge: Edge) -> None:
     stored = (await edge.post("/v1/responses", body("/v1/responses"))).json()["id"]
     assert (await edge.http.get(f"/v1/responses/{stored}")).json()["id"] == stored

@@ -78,7 +78,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 async def _missing(request: Request, error: Exception) -> Response:
-    return await _refuse(request, NotFound(path=request.url.path))
+    return await _refuse(request, openapi.nothing_at(request.url.path))
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:

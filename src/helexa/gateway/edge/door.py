@@ -12,6 +12,7 @@ from helexa.base.errors import HelexaError, InvalidRequest, MethodNotAllowed, No
 from helexa.base.ids import fresh
 from helexa.gateway.act.proxy import Call, Headers
 from helexa.gateway.edge.listing import anthropic_page, anthropic_row
+from helexa.gateway.edge.openapi import nothing_at
 from helexa.gateway.edge.passing import Passing, session_of
 from helexa.gateway.edge.shelf import Shelf
 from helexa.gateway.edge.translated import Translated, as_answer, dialect_of, refusal
@@ -152,7 +153,7 @@ class Door:
         if path.startswith("/v1/responses/") and request.method != "POST":
             _only(request, "GET", "DELETE")
             return self._kept(request, path.removeprefix("/v1/responses/"))
-        raise NotFound(path=path)
+        raise nothing_at(path)
 
     def _models(self, request: Request, name: str) -> object:
         anthropic = request.header(b"anthropic-version") is not None

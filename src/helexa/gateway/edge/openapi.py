@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 import helexa
+from helexa.base.errors import NotFound
 from helexa.gateway.edge import answers, orders
 from helexa.wire import anthropic, openai_chat, openai_responses
 
@@ -92,6 +93,8 @@ OPERATIONS = (
     _post("/cortex/v1/plan", "What would be done, without doing it", _CORTEX, orders.Plan, answers.Planned),
     _post("/cortex/v1/reload", "Read the configuration again", _CORTEX, None, answers.Reloaded),
 )
+_SERVED = frozenset(operation.path for operation in OPERATIONS)
+_URL = "the client's base URL must end"
 _SAYS = [{"role": "user", "content": "Say hello."}]
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "/v1/chat/completions": {"model": "org/model", "messages": _SAYS},
@@ -109,6 +112,15 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "/cortex/v1/plan": {"model": "org/model"},
 }
 """A body for each path that takes one; it is answered where there is such a model, made for it, and such a node."""
+
+
+def nothing_at(path: str) -> NotFound:
+    """That a path is not served, and what a client must be told whose base URL lacks the `/v1` or has it twice."""
+    if (served := f"/v1{path}") in _SERVED:
+        return NotFound(f"There is nothing at {path}; {served} is served: {_URL} in /v1.", path=path)
+    if (served := path.removeprefix("/v1")) in _SERVED and served.startswith("/v1/"):
+        return NotFound(f"There is nothing at {path}; {served} is served: {_URL} before /v1.", path=path)
+    return NotFound(path=path)
 
 
 @functools.cache
