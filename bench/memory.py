@@ -124,13 +124,13 @@ async def _post(client: httpx2.AsyncClient, path: str, body: object) -> Any:
 def _forget_reads(pid: int) -> None:
     """Unmark the file pages of a process (`clear_refs` 3); a kernel that cannot leaves all of them marked."""
     with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/clear_refs").write_text("3")
+        Path(f"/proc/{pid}/clear_refs").write_text("3", encoding="utf-8")
 
 
 def _pages_read_mb(pid: int, path: Path) -> int:
     """Pages of `path` that the process read since, MiB."""
     total, inside = 0, False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
         if not line.split()[0].endswith(":"):
             inside = line.endswith(str(path))
         elif inside and line.startswith("Referenced:"):

@@ -77,7 +77,7 @@ def tree(root: int) -> list[int]:
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the command's name; empty when the process is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return []
 
@@ -89,7 +89,7 @@ def _cpu_s(pid: int) -> float:
 
 def _pss_kib(pid: int) -> int:
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
@@ -97,7 +97,7 @@ def _pss_kib(pid: int) -> int:
 
 def machine_busy_s() -> float:
     """Core seconds in use on the whole machine so far, with what the host took away (steal)."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]
     user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) / TICKS_PER_S for field in fields)
     return user + nice + system + irq + softirq + steal
 

@@ -1,6 +1,6 @@
 """`python -m helexa` is the cortex command line."""
 
-from helexa.cli.cortex import main
+from helexa.cli.entry import cortex
 
 if __name__ == "__main__":
-    main()
+    cortex()

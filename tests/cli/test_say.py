@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import io
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import httpx2
 import pytest
 from cyclopts import App
 
-from helexa.cli import cortex, explain, link, say
+from helexa.cli import chat, cortex, entry, explain, link, say
+from helexa.testing.fleet import free_port
 
 from .run import run
 
@@ -90,3 +95,55 @@ def test_a_gateway_may_be_named_as_one_would(named: str) -> None:
 def test_what_answers_and_is_no_gateway_is_called_so() -> None:
     assert "is a gateway there?" in link.refused("http://x", 404, "<html>").message
     assert link.refused("http://x", 404, {"error": {"message": "no such model"}}).message == "no such model"
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b'"hello"'])
+def test_a_program_that_answers_anything_with_200_is_called_no_gateway(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(httpx2, "request", lambda *_args, **_more: httpx2.Response(200, content=answer))
+    with pytest.raises(link.GatewayRefused, match="is a gateway there"):
+        link.call("GET", "http://x", "/v1/models")
+
+
+@pytest.mark.parametrize("named", ["http://host:port", "http://[::1", "host:port"])
+def test_an_address_that_is_none_is_told(named: str) -> None:
+    with pytest.raises(link.NoGateway, match="Invalid port"):
+        link.call("GET", named, "/v1/models")
+
+
+@pytest.mark.parametrize("words", [["plan"], ["chat", "-e", "http://127.0.0.1:9", "hello", "-m"], ["up", "--model"]])
+def test_a_word_that_is_no_text_is_a_usage_error(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    ports = [word for name in ("port", "metrics-port", "neuron-port") for word in (f"--{name}", str(free_port()))]
+    assert run(cortex.main, *words, "b\udcffd.gguf", *(ports if words[0] == "up" else ())) == 2
+    assert "holds bytes that are no text here; LC_ALL=C.UTF-8" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came_and_the_command_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> Iterator[str]:
+        yield "Once upon"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chat, "stream", interrupted)
+    assert run(entry.cortex, "chat", "-m", "any", "Tell a story.") == 130
+    assert capsys.readouterr().out == "Once upon [stopped]\n"
+
+
+WRITES = r"""
+import sys
+from pathlib import Path
+from helexa.cli import up
+up._write_files(Path(sys.argv[1]), {"id": "mod\u00e8le"}, 1, 2, 3)
+"""
+
+
+def test_the_files_of_a_run_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", WRITES, str(tmp_path)], env=plain, timeout=50, check=True)
+    for name in ("models.toml", "neuron.toml"):
+        assert "modèle" in (tmp_path / name).read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from helexa.cli import cortex, diagnosis
@@ -67,6 +68,17 @@ def test_a_neuron_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) 
         port = gone.getsockname()[1]
     assert run(neuron_cli.main, "validate", f"127.0.0.1:{port}") == 1
     assert "is `neuron serve` running there?" in capsys.readouterr().err
+
+
+def test_an_address_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(neuron_cli.main, "validate", "http://host:port") == 1
+    assert "is no address" in capsys.readouterr().err
+
+
+def test_a_gateway_is_no_neuron(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpx2.Client, "request", lambda *_args, **_more: httpx2.Response(200, json={"status": "ok"}))
+    assert run(neuron_cli.main, "validate", "127.0.0.1:31313") == 1
+    assert "is no neuron" in capsys.readouterr().err
 
 
 # Doctor ---------------------------------------------------------------------------------------------------------------

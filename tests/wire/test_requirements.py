@@ -24,7 +24,7 @@ def _tests() -> set[str]:
 
 def _named(path: Path) -> list[str]:
     kinds = ast.FunctionDef | ast.AsyncFunctionDef
-    names = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, kinds)]
+    names = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, kinds)]
     return [name[5:] for name in names if name.startswith("test_")]
 
 

@@ -44,7 +44,10 @@ def chat(
     once = typed or ("" if sys.stdin.isatty() else sys.stdin.read().strip())
     if once:
         asked = {**body, "messages": [*messages, {"role": "user", "content": once}]}
-        _told(endpoint, asked) if json else _turn(endpoint, asked)
+        if json:
+            _told(endpoint, asked)
+        elif not _turn(endpoint, asked)[1]:
+            raise KeyboardInterrupt
         return
     if json:
         fail("--json tells of one answer: give a prompt, or pipe one in", 2)
@@ -54,7 +57,8 @@ def chat(
             continue
         messages.append({"role": "user", "content": said})
         try:
-            messages.append({"role": "assistant", "content": _turn(endpoint, {**body, "messages": messages})})
+            text, _ = _turn(endpoint, {**body, "messages": messages})
+            messages.append({"role": "assistant", "content": text})
         except HelexaError as error:
             messages.pop()
             print(f"error: {error.message}", file=sys.stderr)
@@ -79,15 +83,16 @@ def _told(endpoint: str | None, body: dict[str, Any]) -> None:
     as_json({"model": body["model"], "text": text, **cost, "usage": score.usage})
 
 
-def _turn(endpoint: str | None, body: dict[str, Any]) -> str:
-    """One answer, printed as it comes. Ctrl-C stops it and keeps what there is."""
-    score, text = Score(), ""
+def _turn(endpoint: str | None, body: dict[str, Any]) -> tuple[str, bool]:
+    """One answer, printed as it comes, and whether it is whole: Ctrl-C stops it and keeps what there is."""
+    score, text, whole = Score(), "", True
     try:
         for piece in stream(endpoint, body, score):
             print(piece, end="", flush=True)
             text += piece
     except KeyboardInterrupt:
         print(" [stopped]", end="")
-    print()
+        whole = False
+    print(flush=True)
     print(score.line(), file=sys.stderr)
-    return text
+    return text, whole

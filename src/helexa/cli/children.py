@@ -41,7 +41,7 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def last_lines(self, count: int = 15) -> str:
-        with contextlib.suppress(OSError), self.log.open(errors="replace") as lines:
+        with contextlib.suppress(OSError), self.log.open(encoding="utf-8", errors="replace") as lines:
             return "".join(deque(lines, maxlen=count)).rstrip()
         return ""
 

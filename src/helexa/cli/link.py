@@ -18,6 +18,10 @@ Endpoint = Annotated[
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 
 
+UNREACHABLE = (httpx2.HTTPError, httpx2.InvalidURL)
+"""What a call raises where nobody can be asked: no connection, or an address that is none."""
+
+
 class NoGateway(HelexaError):
     """No gateway answers at {url}: {reason}. Start one with `cortex up`, or name yours with --endpoint."""
 
@@ -43,16 +47,16 @@ def headers() -> dict[str, str]:
 
 
 def call(method: str, endpoint: str | None, path: str, body: object = None, timeout_s: float = 10.0) -> Any:
-    """One JSON call. Raises NoGateway, or GatewayRefused with the gateway's own words."""
+    """One JSON call. Raises NoGateway, or GatewayRefused: in the gateway's own words, or since none answers there."""
     url = url_of(endpoint)
     try:
         answer = httpx2.request(method, url + path, json=body, timeout=timeout_s, headers=headers())
-    except httpx2.HTTPError as error:
+    except UNREACHABLE as error:
         raise NoGateway(url=url, reason=str(error) or type(error).__name__) from error
     found = decoded(answer)
-    if answer.status_code >= 400:
+    if answer.status_code >= 400 or not isinstance(found, dict | list) or not found:
         raise refused(url, answer.status_code, found)
-    return found
+    return cast(Any, found)
 
 
 def refused(url: str, status: int, found: object) -> GatewayRefused:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import httpx2
 from cyclopts import Parameter
 
-from helexa.cli.link import AsJson
+from helexa.cli.link import AsJson, decoded
 from helexa.cli.localhost import Option
 from helexa.cli.neuron_preflight import spec_of
 from helexa.cli.say import as_json, fail
@@ -52,7 +52,7 @@ def validate(
     """
     token = os.environ.get("NEURON_TOKEN")
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    with httpx2.Client(base_url=_url(host), headers=headers) as client:
+    with _client(_url(host), headers) as client:
         _say("waiting for activation")
         _ready(client)
         spec = _spec(client, model, quant, harness, tp, option)
@@ -85,15 +85,31 @@ def _url(host: str) -> str:
     return f"http://{host}" if ":" in host.rpartition("]")[2] else f"http://{host}:13131"
 
 
+def _client(url: str, headers: dict[str, str]) -> httpx2.Client:
+    try:
+        return httpx2.Client(base_url=url, headers=headers)
+    except httpx2.InvalidURL as error:
+        fail(f"{url} is no address: {error}")
+
+
 def _ready(client: httpx2.Client) -> None:
     """Until every default model of the neuron has loaded or failed."""
     end = time.monotonic() + ACTIVATION_S
-    while (activation := _called(client, "GET", "/health", 10.0)["activation"])["state"] != "ready":
+    while (activation := _activation(client))["state"] != "ready":
         if time.monotonic() > end:
             fail(f"{client.base_url} is not ready after {ACTIVATION_S:.0f} s: still at {activation['in_progress']}")
         time.sleep(POLL_S)
     for failed in activation["failed"]:
         _say(f"note: its default model {failed['model_id']} failed: {failed['error']}")
+
+
+def _activation(client: httpx2.Client) -> dict[str, Any]:
+    health = _called(client, "GET", "/health", 10.0)
+    if not isinstance(health, dict) or "activation" not in health:
+        fail(
+            f"what answers at {client.base_url} is no neuron; a neuron's port is 13131 if its neuron.toml names no other"
+        )
+    return cast(dict[str, Any], health)["activation"]
 
 
 def _spec(
@@ -135,4 +151,4 @@ def _called(client: httpx2.Client, method: str, path: str, timeout_s: float, bod
         fail(f"{method} {client.base_url}{path}: {error or type(error).__name__}; {hint}")
     if answer.status_code != 200:
         fail(f"{method} {path}: HTTP {answer.status_code}\n{answer.text}")
-    return answer.json()
+    return decoded(answer)

@@ -29,8 +29,8 @@ def completed(app: App) -> None:
 
 
 def run(app: App) -> None:
-    """Do what the command line says. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 141 when
-    whoever read the output has left (`| head`)."""
+    """Do what the command line says. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 141 when whoever read the
+    output has left (`| head`); 130, interrupted, is said in helexa.cli.entry."""
     from helexa.base.errors import HelexaError
 
     _reach_this_host_directly()
@@ -42,13 +42,20 @@ def run(app: App) -> None:
             sys.stdout.flush()
     except HelexaError as error:
         fail(error.message)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except UnicodeEncodeError:
+        if (odd := next(filter(_is_no_text, sys.argv[1:]), None)) is None:
+            raise
+        fail(f"{odd!r} holds bytes that are no text here; LC_ALL=C.UTF-8 is a locale that knows every character", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
         sys.exit(BROKEN_PIPE)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _is_no_text(word: str) -> bool:
+    """Whether the shell handed over bytes that the locale could not decode: they come as lone surrogates."""
+    return any("\ud800" <= sign <= "\udfff" for sign in word)
 
 
 def _reach_this_host_directly() -> None:
@@ -62,7 +69,7 @@ def _speak_whatever_the_locale() -> None:
     for name in ("stdin", "stdout", "stderr"):
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - it is the program's to its end
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 - it is the program's to its end
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 

@@ -161,7 +161,7 @@ def _alone_in(home: Path) -> Generator[None]:
     """Hold the folder: a second run there would write over the files that the first one's children read."""
     try:
         home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "lock").open("a")
+        lock = (home / "lock").open("ab")
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}. Choose another folder with --state-dir")
     with lock:
@@ -194,15 +194,18 @@ def _write_files(
 ) -> tuple[Path, Path]:
     """The three configuration files of this run: plain files that the user may copy and grow from."""
     spec = "\n".join(f"{key} = {_toml(value)}" for key, value in profile.items())
-    (home / "models.toml").write_text(f"[[models]]\n{spec}\n")
+    (home / "models.toml").write_text(f"[[models]]\n{spec}\n", encoding="utf-8")
     cortex, neuron = home / "cortex.toml", home / "neuron.toml"
     cortex.write_text(
         f'models_config = "models.toml"\n\n[gateway]\nlisten = "127.0.0.1:{port}"\n'
         f'metrics_listen = "127.0.0.1:{metrics_port}"\n\n'
-        f'[polling]\nevery_s = 5.0\n\n[[neurons]]\nname = "local"\nendpoint = "http://127.0.0.1:{neuron_port}"\n'
+        f'[polling]\nevery_s = 5.0\n\n[[neurons]]\nname = "local"\nendpoint = "http://127.0.0.1:{neuron_port}"\n',
+        encoding="utf-8",
     )
     default = spec.replace("id =", "model_id =", 1)
-    neuron.write_text(f'port = {neuron_port}\nlisten = "127.0.0.1"\n\n[[default_models]]\n{default}\n')
+    neuron.write_text(
+        f'port = {neuron_port}\nlisten = "127.0.0.1"\n\n[[default_models]]\n{default}\n', encoding="utf-8"
+    )
     return cortex, neuron
 
 

@@ -235,7 +235,7 @@ class Fleet(Gateway):
         self.neurons: dict[str, Daemon] = {}
         self.recorders: dict[str, Recorder] = {}
         self._recorded = recorded
-        (folder / "models.toml").write_text(models)
+        (folder / "models.toml").write_text(models, encoding="utf-8")
         listed = "".join(self._neuron(name, text) for name, text in neurons.items())
         listed += "".join(_listed(name, url) for name, url in (strangers or {}).items())
         text = f'models_config = "models.toml"\n{cortex}\n[polling]\n{polling}\n{listed}'
@@ -245,7 +245,7 @@ class Fleet(Gateway):
     def _neuron(self, name: str, text: str) -> str:
         port = free_port()
         config = self.folder / f"{name}.toml"
-        config.write_text(f'port = {port}\nlisten = "127.0.0.1"\n{text}')
+        config.write_text(f'port = {port}\nlisten = "127.0.0.1"\n{text}', encoding="utf-8")
         url = f"http://127.0.0.1:{port}"
         self.neurons[name] = Daemon("helexa.cli.neuron", config, url)
         if self._recorded:
@@ -281,7 +281,7 @@ class Fleet(Gateway):
     async def _up(self) -> bool:
         for daemon in self.daemons:
             if daemon.ended:
-                raise Died(log=daemon.log, said=daemon.log.read_text()[-2000:])
+                raise Died(log=daemon.log, said=daemon.log.read_text(encoding="utf-8")[-2000:])
         return all([await gateway.all_healthy() for gateway in self.gateways])
 
     async def stop(self) -> None:

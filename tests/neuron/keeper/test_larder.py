@@ -42,7 +42,7 @@ def weights(folder: Path, name: str, mib: int = 1) -> str:
 
 
 def locked_kib() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmLck:"))
 
 

@@ -47,7 +47,7 @@ def private_folder(base: Path) -> Generator[Path]:
     _sweep(base)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     try:
-        with (folder / "starting").open("w") as lock:
+        with (folder / "starting").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             Path(lock.name).rename(folder / _LOCK)
             yield folder
@@ -65,7 +65,7 @@ def _sweep(base: Path) -> None:
 def _abandoned(lock: Path) -> bool:
     """Whether nobody holds the lock. One that is not there yet belongs to a daemon that is just starting."""
     try:
-        with lock.open("r+") as held:
+        with lock.open("rb+") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False

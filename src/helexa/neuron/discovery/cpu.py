@@ -33,7 +33,7 @@ class Memory:
 def memory(root: Path = Path("/")) -> Memory:
     """The memory of the host under `root`; where there is no /proc, what sysconf says."""
     try:
-        host = parse_meminfo((root / "proc/meminfo").read_text())
+        host = parse_meminfo((root / "proc/meminfo").read_text(encoding="utf-8"))
     except OSError:
         host = _sysconf_memory()
     for limit, used in cgroup_limits(root):
@@ -122,6 +122,6 @@ def _sysconf_memory() -> Memory:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""

@@ -100,7 +100,7 @@ def classify(message: str, module: str = "") -> str | None:
 
 def _module_text() -> str:
     try:
-        return _KERNEL_MODULE.read_text()
+        return _KERNEL_MODULE.read_text(encoding="utf-8")
     except OSError:
         return ""
 

@@ -131,7 +131,7 @@ class Hub:
 
         folder = self.home / repo_folder_name(repo_id=repo, repo_type="model")
         try:
-            revision = (folder / "refs" / "main").read_text().strip()
+            revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
             snapshot = folder / "snapshots" / revision
             paths = sorted(path for path in snapshot.rglob("*") if path.is_file())
         except OSError:
@@ -146,11 +146,11 @@ class Hub:
 
         revision = self._revisions.get(repo, "main")
         ref = self.home / repo_folder_name(repo_id=repo, repo_type="model") / "refs" / "main"
-        if revision == "main" or (ref.exists() and ref.read_text().strip() == revision):
+        if revision == "main" or (ref.exists() and ref.read_text(encoding="utf-8").strip() == revision):
             return
         ref.parent.mkdir(parents=True, exist_ok=True)
         draft = ref.with_name(f".main-{os.getpid()}")
-        draft.write_text(revision)
+        draft.write_text(revision, encoding="utf-8")
         draft.replace(ref)
 
     def _cached(self, repo: str, name: str) -> Path | None:

@@ -175,7 +175,7 @@ def _template(tokenizer: Any) -> tuple[Template | None, Style, str]:
 
 def _resident_mb() -> int:
     with contextlib.suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") // MIB
     return 0
 
