@@ -27,8 +27,8 @@ def test_the_two_files_of_the_readme_are_good_side_by_side(tmp_path: Path, capsy
     (tmp_path / "models.toml").write_text("\n".join(line[second:] for line in lines))
     assert run(cortex.main, "config", "check", str(tmp_path / "cortex.toml")) == 0
     told = capsys.readouterr().out
-    assert "1 neurons" in told
-    assert "1 models" in told
+    assert "1 neuron, " in told
+    assert "1 model, 0 aliases" in told
 
 
 def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,9 @@ def test_a_word_that_is_no_text_is_a_usage_error(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     ports = [word for name in ("port", "metrics-port", "neuron-port") for word in (f"--{name}", str(free_port()))]
-    assert run(cortex.main, *words, "b\udcffd.gguf", *(ports if words[0] == "up" else ())) == 2
+    named = tmp_path / "b\udcffd.gguf"
+    named.touch()
+    assert run(cortex.main, *words, str(named), *(ports if words[0] == "up" else ())) == 2
     assert "holds bytes that are no text here; LC_ALL=C.UTF-8" in capsys.readouterr().err
 
 

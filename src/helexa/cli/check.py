@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from helexa.base.words import counted
 from helexa.cli.link import AsJson
 from helexa.cli.say import as_json, fail
 
@@ -30,9 +31,9 @@ def check(config: Annotated[Path | None, Parameter(name=("--config", "-c"))] = N
             {"ok": True, "neurons": len(found.neurons), "models": len(models.models), "aliases": len(models.aliases)}
         )
         return
-    print(f"{path}: {len(found.neurons)} neurons, listens on {found.gateway.listen}")
+    print(f"{path}: {counted(len(found.neurons), 'neuron')}, listens on {found.gateway.listen}")
     where = path.parent / found.models_config
-    print(f"{where}: {len(models.models)} models, {len(models.aliases)} aliases")
+    print(f"{where}: {counted(len(models.models), 'model')}, {counted(len(models.aliases), 'alias')}")
     if bool(os.environ.get("CORTEX_GATEWAY__LISTEN")):
         print("note: CORTEX_GATEWAY__LISTEN is set and wins over the file")
 

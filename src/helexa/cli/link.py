@@ -54,7 +54,7 @@ def call(method: str, endpoint: str | None, path: str, body: object = None, time
     except UNREACHABLE as error:
         raise NoGateway(url=url, reason=str(error) or type(error).__name__) from error
     found = decoded(answer)
-    if answer.status_code >= 400 or not isinstance(found, dict | list) or not found:
+    if answer.status_code >= 400 or not isinstance(found, dict):
         raise refused(url, answer.status_code, found)
     return cast(Any, found)
 
@@ -64,11 +64,12 @@ def refused(url: str, status: int, found: object) -> GatewayRefused:
     return GatewayRefused(message_in(found) or f"{url} answers with HTTP {status}: is a gateway there?")
 
 
-def decoded(answer: httpx2.Response) -> Any:
+def decoded(answer: httpx2.Response) -> object:
+    """The JSON of an answer; None where it is none."""
     try:
         return answer.json()
     except ValueError:
-        return {}
+        return None
 
 
 def message_in(found: object) -> str:

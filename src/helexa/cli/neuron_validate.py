@@ -106,9 +106,7 @@ def _ready(client: httpx2.Client) -> None:
 def _activation(client: httpx2.Client) -> dict[str, Any]:
     health = _called(client, "GET", "/health", 10.0)
     if not isinstance(health, dict) or "activation" not in health:
-        fail(
-            f"what answers at {client.base_url} is no neuron; a neuron's port is 13131 if its neuron.toml names no other"
-        )
+        fail(f"what answers at {client.base_url} is no neuron; its port is 13131 where neuron.toml names no other")
     return cast(dict[str, Any], health)["activation"]
 
 
