@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import socket
+import weakref
 
 import pytest
 
@@ -149,6 +152,22 @@ async def test_a_body_over_the_readers_bound_is_not_read_on(origin_of):
         answer = await within(origin.request(b"GET", b"/"))
         with pytest.raises(UpstreamBroken, match="over 5 bytes"):
             await within(answer.read(5))
+
+
+async def test_an_answer_that_ended_in_an_error_is_not_kept_by_it(origin_of):
+    async with Upstream(answering(OK + b"Content-Length: 9\r\n\r\nsho", stay=False)) as upstream:
+        origin = origin_of(upstream.port)
+        gc.disable()
+        try:
+            answer = await within(origin.request(b"GET", b"/"))
+            kept = weakref.ref(answer)
+            with contextlib.suppress(UpstreamBroken):
+                async with asyncio.timeout(10):
+                    await answer.read(9)
+            del answer
+            assert kept() is None
+        finally:
+            gc.enable()
 
 
 # -- streams

@@ -136,7 +136,7 @@ class Flow:
                 raise unanswered(journey, whole.error)
             usage = self._proxy.give(trip, whole, whole.body, now)
         except TryAnother as found:
-            trouble = found
+            trouble = found.with_traceback(None)  # which holds this frame, and so the request, for as long as it lives
         except HelexaError as error:
             failed = error.code
             self._tell(trip, error)
@@ -174,6 +174,8 @@ class Flow:
         except HelexaError as error:
             failed = error.code
             self._tell(trip, error)
+            # It and the frames that it came through hold each other, and the request's body with them.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
         finally:
             company.leave()
             self._books.enter(trip.journey, trip.reply.status, failed, usage, self._clock.now())

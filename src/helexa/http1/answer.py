@@ -157,7 +157,7 @@ class Answer:
             while not self._ended:
                 await self._more(idle_timeout_s)
             if self._error is not None:
-                raise self._error
+                raise self._take_error()
         except BaseException:
             self.close()
             raise
@@ -190,7 +190,7 @@ class Answer:
                 if not self._held and not self._ended:
                     await self._more(idle_timeout_s)
             if self._error is not None:
-                raise self._error
+                raise self._take_error()
         finally:
             self.close()
 
@@ -227,7 +227,7 @@ class Answer:
             self.close()
             raise
         if not self.status and self._error is not None:
-            raise self._error
+            raise self._take_error()
         self._idle_timeout_s = None
         if timeout_s is not None and self._link is not None:
             self._link.deadline = NEVER
@@ -256,6 +256,13 @@ class Answer:
         """Nothing more will come."""
         self._link, self._ended, self._error = None, True, error
         self._wake()
+
+    def _take_error(self) -> Exception:
+        """What ended the answer. It is not kept: its traceback holds the reader's frames, and they this answer, so that
+        all that was read would stay until cycles are looked for."""
+        error, self._error = self._error, None
+        assert error is not None
+        return error
 
     def _take_held(self) -> list[bytes]:
         held = self._held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from helexa.gateway.act.proxy import Trip
+from helexa.testing.fleet import eventually
 from helexa.testing.neuron import Breaks, Ends, FakeModel, Hangs, Says
 
 from .conftest import COLD, WARM, Edge
@@ -238,6 +241,25 @@ async def test_a_broken_messages_stream_names_the_request_as_its_headers_do(edge
     last = json.loads(answer.text.rstrip().rpartition("data: ")[2])
     assert last["type"] == "error"
     assert last["request_id"] == answer.headers["request-id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("fault", [Breaks(after=3), Says(status=503, body=b"{}"), Says(status=502)])
+async def test_a_request_that_failed_leaves_nothing_to_the_collector_of_cycles(
+    edge: Edge, path: str, fault: Breaks | Says, streamed: bool
+) -> None:
+    """It runs so seldom that bodies of megabytes would be kept by the hundred."""
+    edge.neuron.fault(NEURON, fault)
+
+    async def forgotten() -> bool:
+        return not any(type(each) is Trip and each.journey.request_id == "mine" for each in gc.get_objects())
+
+    gc.disable()
+    try:
+        await edge.post(path, body(path, stream=streamed), {"x-request-id": "mine"})
+        await eventually(forgotten, "the end of every trace of the request")
+    finally:
+        gc.enable()
 
 
 WAITS = {
