@@ -205,6 +205,13 @@ async def test_a_field_out_of_range_is_a_400_that_names_it(served: Served, wrong
     assert name in got.json["error"]["message"]
 
 
+async def test_what_may_be_left_out_may_be_null(served: Served) -> None:
+    wishes = ("temperature", "top_p", "stop", "seed", "n", "stream", "stream_options", "tools", "tool_choice")
+    others = ("response_format", "logit_bias", "logprobs", "top_logprobs", "presence_penalty", "reasoning_effort")
+    answer = await served.ask(max_completion_tokens=2, max_tokens=None, **dict.fromkeys((*wishes, *others)))
+    assert len(answer["choices"]) == 1
+
+
 async def test_a_number_that_is_none_is_a_400(served: Served) -> None:
     body = b'{"model":"%s","repeat_penalty":1e999,"messages":[{"role":"user","content":"x"}]}'
     assert (await served.post("/v1/chat/completions", body % served.model_id.encode())).status == 400

@@ -41,6 +41,15 @@ def test_parts_and_null_content_are_understood() -> None:
     assert said(user(None)).tokens == ()
 
 
+def test_what_may_be_left_out_may_be_null() -> None:
+    optional = ("stream", "stream_options", "max_tokens", "max_completion_tokens", "stop", "n", "tools")
+    nulls = dict.fromkeys(optional)
+    assert said({**user("hello"), **nulls}) == said(user("hello"))
+    asked = ask(**nulls | {"stream_options": {"include_usage": None}})
+    assert (asked.stream, asked.choices, asked.with_usage) == (None, 1, False)
+    assert msgspec.convert({"input": "x", "encoding_format": None}, EmbeddingBody).texts == ["x"]
+
+
 def test_a_reply_takes_the_place_of_the_echo() -> None:
     assert "".join(said(user("x"), reply="a b c").tokens) == "a b c"
 

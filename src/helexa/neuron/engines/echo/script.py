@@ -53,22 +53,26 @@ class Message(msgspec.Struct):
 
 
 class StreamOptions(msgspec.Struct):
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class Ask(msgspec.Struct):
-    """A generation request of either kind, chat or completion."""
+    """A generation request of either kind, chat or completion. What may be left out may also be null."""
 
     model: str = ""
     messages: list[Message] = []
     prompt: str | list[str] = ""
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     stop: str | list[str] | None = None
-    n: int = 1
-    tools: list[Any] = []
+    n: int | None = None
+    tools: list[Any] | None = None
+
+    @property
+    def choices(self) -> int:
+        return self.n or 1
 
     @property
     def limit(self) -> int | None:
@@ -81,7 +85,7 @@ class Ask(msgspec.Struct):
 
     @property
     def with_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and self.stream_options.include_usage is True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,7 @@ def token_id(word: str) -> int:
 
 def write(ask: Ask, options: EchoOptions) -> Script:
     """The answer to a request."""
-    prompt = tuple(words(render(ask.messages, ask.tools) if ask.messages else _joined(ask.prompt)))
+    prompt = tuple(words(render(ask.messages, ask.tools or ()) if ask.messages else _joined(ask.prompt)))
     thoughts = words(options.thoughts) if ask.messages else []
     if ask.tools and options.tool_calls and not (ask.messages and ask.messages[-1].role == "tool"):
         calls = tuple(options.tool_calls)

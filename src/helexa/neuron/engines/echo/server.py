@@ -36,14 +36,14 @@ class DetokenizeBody(msgspec.Struct):
 
 class TemplateBody(msgspec.Struct):
     messages: list[script.Message] = []
-    tools: list[Any] = []
+    tools: list[Any] | None = None
 
 
 class EmbeddingBody(msgspec.Struct):
     """`input` is one text or several; instead of a text there may be its tokens."""
 
     input: str | list[str | int | list[int]] = ""
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -99,7 +99,7 @@ class EchoModel:
         answer = bodies.Answer(
             f"echo-{self._served}", self._model_id, int(time.time()), chat=request.path == "/v1/chat/completions"
         )
-        usage = bodies.usage(len(plan.prompt), plan.length * ask.n, cached)
+        usage = bodies.usage(len(plan.prompt), plan.length * ask.choices, cached)
         if ask.stream:
             return await self._stream(reply, answer, plan, ask, usage)
         try:
@@ -110,7 +110,7 @@ class EchoModel:
         return reply.send(
             200,
             bodies.JSON_HEADERS,
-            answer.whole([answers.choice(answer, plan, index) for index in range(ask.n)], usage),
+            answer.whole([answers.choice(answer, plan, index) for index in range(ask.choices)], usage),
         )
 
     async def _stream(
@@ -118,7 +118,7 @@ class EchoModel:
     ) -> None:
         reply.start(200, bodies.SSE_HEADERS)
         try:
-            for index in range(ask.n):
+            for index in range(ask.choices):
                 await self._choice(reply, answer, plan, index, usage)
             if ask.with_usage:
                 reply.write(answer.usage_frame(usage))
@@ -178,7 +178,7 @@ class EchoModel:
 
     async def _template(self, request: Request, reply: Reply) -> None:
         body = msgspec.json.decode(request.body, type=TemplateBody)
-        _send(reply, {"prompt": script.render(body.messages, body.tools)})
+        _send(reply, {"prompt": script.render(body.messages, body.tools or ())})
 
     async def _health(self, request: Request, reply: Reply) -> None:
         del request
