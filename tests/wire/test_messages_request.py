@@ -430,7 +430,8 @@ def test_vendor_tools_are_dropped_and_noted_or_refused() -> None:
 @pytest.mark.parametrize(
     ("tool", "param"),
     [({"name": "f"}, "tools.0.input_schema"), ({"input_schema": {}}, "tools.0.name"),
-     ({"name": "f", "input_schema": []}, "tools.0.input_schema")],
+     ({"name": "f", "input_schema": []}, "tools.0.input_schema"),
+     ({"type": "function", "function": {"name": "f", "parameters": {}}}, "tools.0.input_schema")],
 )  # fmt: skip
 def test_a_tool_that_cannot_be_offered_is_refused_by_name(tool: dict[str, Any], param: str) -> None:
     assert refused(tools=[tool]).param == param

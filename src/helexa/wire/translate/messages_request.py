@@ -41,6 +41,7 @@ from helexa.wire.translate.turns import settle
 _T = TypeVar("_T")
 
 _BILLING = "x-anthropic-billing-header:"
+_CLIENTS_OWN = (None, "custom", "function")  # the last is OpenAI's word, and such a tool must not be lost unseen
 _CHOICES: dict[str, Literal["auto", "required", "none"]] = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -313,7 +314,7 @@ def _tools(tools: list[shapes.Tool], reading: _Reading) -> tuple[Tool, ...]:
         if intake.given(tool.input_schema):
             schema = intake.an_object(tool.input_schema, f"{at}.input_schema")
             out.append(Tool(_need(tool.name, at, "name"), tool.description, schema, tool.strict))
-        elif tool.type in (None, "custom"):
+        elif tool.type in _CLIENTS_OWN:
             raise intake.refuse(f"{at}.input_schema", "Field required")
         elif known := CLIENT_TOOLS.get(tool.type.rpartition("_")[0]):
             out.append(Tool(tool.name or known.name, known.description, known.schema))
