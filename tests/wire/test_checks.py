@@ -14,6 +14,10 @@ from .shared import all_fixtures, encode
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 
 
+def allowing(mode: str, *tools: dict[str, Any]) -> dict[str, Any]:
+    return {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}}
+
+
 def chat(**fields: Any) -> None:
     check_chat(encode({"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}))
 
@@ -89,6 +93,10 @@ def test_what_an_engine_may_know_is_let_through(fields: dict[str, Any]) -> None:
         ({"tool_choice": {"type": "function"}}, "tool_choice.function"),
         ({"tool_choice": {"type": "custom"}}, "tool_choice.type"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
+        (allowing("auto", {"function": {"name": "nobody"}}), "tool_choice.allowed_tools.tools.0.function.name"),
+        (allowing("auto", {"type": "function"}), "tool_choice.allowed_tools.tools.0.function"),
+        (allowing("required"), "tool_choice.allowed_tools.tools"),
+        ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs.tools"),
         (
             {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "x", "tools": []}}},
             "tool_choice.allowed_tools.mode",

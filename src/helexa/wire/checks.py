@@ -142,12 +142,24 @@ def _choice(choice: str | shapes.ChoiceIn, names: AbstractSet[str]) -> None:
         if choice.allowed_tools is None:
             raise intake.refuse("tool_choice.allowed_tools", "Field required")
         _mode("tool_choice.allowed_tools.mode", choice.allowed_tools.mode, names)
+        _allowed(choice.allowed_tools, names)
     elif choice.type != "function":
         raise intake.refuse("tool_choice.type", f"must be function or allowed_tools, not '{choice.type}'")
     elif choice.function is None:
         raise intake.refuse("tool_choice.function", "Field required")
     elif choice.function.name not in names:
-        raise _absent(choice.function.name)
+        raise _absent("tool_choice.function.name", choice.function.name)
+
+
+def _allowed(choice: shapes.AllowedTools, names: AbstractSet[str]) -> None:
+    if choice.mode == "required" and not choice.tools:
+        raise intake.refuse("tool_choice.allowed_tools.tools", "there are no tools to choose from")
+    for index, tool in enumerate(choice.tools):
+        at = f"tool_choice.allowed_tools.tools.{index}.function"
+        if tool.function is None:
+            raise intake.refuse(at, "Field required")
+        if tool.function.name not in names:
+            raise _absent(f"{at}.name", tool.function.name)
 
 
 def _mode(at: str, mode: str, names: AbstractSet[str]) -> None:
@@ -157,5 +169,5 @@ def _mode(at: str, mode: str, names: AbstractSet[str]) -> None:
         raise intake.refuse(at, "there are no tools to choose from")
 
 
-def _absent(name: str) -> InvalidRequest:
-    return intake.refuse("tool_choice.function.name", f"the tool '{name}' is not among the tools")
+def _absent(at: str, name: str) -> InvalidRequest:
+    return intake.refuse(at, f"the tool '{name}' is not among the tools")

@@ -137,6 +137,7 @@ def test_a_prompt_seen_before_needs_no_prefill_but_for_its_last_token() -> None:
         ({"memory_mb": "much"}, "memory_mb"),
         ({"fail": "sometimes"}, "fail"),
         ({"tool_calls": [{}]}, "tool_calls"),
+        ({"reply": ["a", 5]}, "reply"),
     ],
 )
 def test_a_wrong_option_is_named(given_: dict[str, Any], name: str) -> None:

@@ -87,6 +87,14 @@ def test_a_required_call_is_made_whatever_the_seed(ask: Ask) -> None:
         assert json.loads(call["function"]["arguments"]).keys() == {"city"}
 
 
+def test_a_call_is_of_a_tool_that_is_allowed(ask: Ask) -> None:
+    other = {"type": "function", "function": {"name": "clock", "parameters": CITY}}
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "clock"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    _, answer, _ = ask(tools=[*TOOLS, other], tool_choice=choice, max_tokens=80)
+    assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "clock"
+
+
 def test_fields_that_have_no_effect_are_named(ask: Ask) -> None:
     nothing: dict[str, Any] = {"logit_bias": None, "top_logprobs": None, "user": "me"}
     _, _, headers = ask(max_tokens=2, dry_multiplier=0.8, typical_p=0.9, tools=TOOLS, **nothing)

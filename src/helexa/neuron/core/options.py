@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 from helexa.neuron.harness import BadOption
@@ -16,11 +17,12 @@ from helexa.wire.control import ModelSpec
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
     """One option: the types that its value may have (an int will do for a float), the words that it may be in any case,
-    the least number. What an engine finds wrong beyond that is a BadOption of its load."""
+    the least number and the most. What an engine finds wrong beyond that is a BadOption of its load."""
 
     kinds: tuple[type, ...]
     words: tuple[str, ...] = ()
     least: float | None = None
+    most: float = inf
 
 
 Options = Mapping[str, Option]
@@ -83,7 +85,7 @@ OPENVINO: Final[Options] = {
 ECHO: Final[Options] = {
     "slots": _FROM_1,
     "memory_mb": _FROM_0,
-    "load_s": _RATE,
+    "load_s": Option(kinds=(float,), least=0, most=86_400),
     "tokens_per_s": _RATE,
     "prefill_tokens_per_s": _RATE,
     "reply": Option(kinds=(str, list)),
@@ -120,6 +122,8 @@ def _flaw(option: Option, value: object) -> str | None:
         return f"`{value}` is not one of {', '.join(option.words)}"
     if option.least is not None and isinstance(value, int | float) and not value >= option.least:
         return f"must be at least {option.least}"
+    if isinstance(value, int | float) and value > option.most:
+        return f"must be at most {option.most}"
     return None
 
 

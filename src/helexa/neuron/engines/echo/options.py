@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import msgspec
 
@@ -11,9 +12,6 @@ from helexa.neuron.core.options import ECHO, read
 from helexa.neuron.harness import BadOption
 
 _FAIL = re.compile(r"(?P<bare>load|fault)|(?P<how>step|crash|hang|fault|freeze):(?P<after>\d+|load)")
-
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
-How = Literal["load", "fault", "step", "crash", "hang", "freeze"]
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,7 +21,8 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     arguments: dict[str, Any] | str = {}
 
 
-class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoOptions:
     """`memory_mb` it is said to use (MiB); `load_s` a load takes; 0 tokens a second means as fast as it goes; `reply`
     is said instead of the user's own last words, and of several the first that the conversation does not hold yet, at
     last the last; `thoughts` come before it.
@@ -33,13 +32,13 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     llama.cpp does; "freeze:N" the whole process stands still. "load" for N: while it loads.
     """
 
-    memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 64
-    load_s: Seconds = 0.0
-    tokens_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    prefill_tokens_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    memory_mb: int = 64
+    load_s: float = 0.0
+    tokens_per_s: float = 0.0
+    prefill_tokens_per_s: float = 0.0
     reply: str | list[str] | None = None
     thoughts: str = ""
-    tool_calls: list[ToolCall] = []
+    tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
     fail: str = ""
 
     @property
@@ -67,15 +66,18 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 KNOWN = tuple(ECHO)
+_INSIDE: Final[dict[str, Any]] = {"reply": str | list[str], "tool_calls": list[ToolCall]}
+"""What is in the lists, which the table of options does not tell."""
 
 
 def parse(options: dict[str, Any]) -> EchoOptions:
     """The options of an order. Raises BadOption for one that is not known, or a value it cannot be."""
     given = read(options, ECHO)
-    try:
-        parsed = msgspec.convert(given, EchoOptions)
-    except msgspec.ValidationError as error:
-        name = re.search(r"`\$\.(\w+)", str(error))
-        raise BadOption(name[1] if name else "options", KNOWN, str(error)) from None
+    for name in _INSIDE.keys() & given.keys():
+        try:
+            given[name] = msgspec.convert(given[name], _INSIDE[name])
+        except msgspec.ValidationError as error:
+            raise BadOption(name, KNOWN, str(error)) from None
+    parsed = EchoOptions(**given)
     _ = parsed.failure
     return parsed

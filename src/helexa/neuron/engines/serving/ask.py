@@ -76,7 +76,7 @@ def read_chat(body: bytes, window: int) -> Ask:
     request = check_chat(body)
     raw = intake.read(_RAW, body)
     choice = request.tool_choice
-    tools = [] if choice == "none" else cast(list[dict[str, Any]], raw.get("tools") or [])
+    tools = [] if choice == "none" else _allowed(choice, cast(list[dict[str, Any]], raw.get("tools") or []))
     must = _must_call(choice, tools)
     limit = request.max_completion_tokens or request.max_tokens
     if must:
@@ -198,11 +198,18 @@ def _must_call(choice: str | shapes.ChoiceIn | None, tools: list[dict[str, Any]]
             return offered
         case shapes.ChoiceIn(function=shapes.NamedFunction(name=name)):
             return [each for each in offered if each.name == name]
-        case shapes.ChoiceIn(allowed_tools=shapes.AllowedTools(mode="required", tools=allowed)):
-            names = {each.function.name for each in allowed if each.function is not None}
-            return [each for each in offered if each.name in names]
+        case shapes.ChoiceIn(allowed_tools=shapes.AllowedTools(mode="required")):
+            return offered
         case _:
             return []
+
+
+def _allowed(choice: str | shapes.ChoiceIn | None, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools that the model is told of."""
+    if not isinstance(choice, shapes.ChoiceIn) or choice.allowed_tools is None:
+        return tools
+    names = {each.function.name for each in choice.allowed_tools.tools if each.function is not None}
+    return [tool for tool in tools if tool["function"]["name"] in names]
 
 
 def _text_only(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
