@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from helexa.base.errors import UnknownModel
 from helexa.gateway.config import ModelsFile, Profile
 from helexa.gateway.edge.render import judge
 from helexa.gateway.fleet import events as ev
-from helexa.gateway.fleet.catalogue import SHOWN, Names, listing
+from helexa.gateway.fleet.catalogue import COMPARED, SHOWN, Names, listing
 from helexa.wire import control
 from tests.gateway.plan.world import World
 
@@ -135,3 +136,19 @@ def test_an_unknown_model_is_refused_with_the_nearest_names() -> None:
     world = World({"n1": 1000}, {"qwen3-8b": 400, "llama": 400})
     with pytest.raises(UnknownModel, match="qwen3-8b"):
         Names(ModelsFile()).resolve(world.fleet, "qwen3-7b")
+
+
+def test_an_unknown_name_is_not_compared_with_each_of_thousands(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    matches = difflib.get_close_matches
+
+    def counting(word: str, possibilities: list[str], n: int, cutoff: float) -> list[str]:
+        compared.append(len(possibilities))
+        return matches(word, possibilities, n, cutoff)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counting)
+    world = World({"n1": 1000}, {f"org/m{number:04}": 400 for number in range(2000)})
+    for asked, nearest in (("org/m1234x", "org/m1234"), ("a", "org/m0000"), ("z", "org/m0000")):
+        with pytest.raises(UnknownModel, match=nearest):
+            Names(ModelsFile()).resolve(world.fleet, asked)
+    assert max(compared) <= COMPARED

@@ -83,11 +83,11 @@ class NodeWatch:
 
     def _missed(self, error: HelexaError) -> None:
         node = self._dispatcher.fleet.nodes.get(self.client.name)
-        if node is not None and node.misses < self._polling.misses:
-            log.warning("%s", error)
         reason = error.message
         if isinstance(error, NeuronRefused):
             reason = f"it answers a poll with HTTP {error.answer_status}: {reason}"
+        if node is not None and node.misses < self._polling.misses:
+            log.warning("%s: %s", self.client.name, reason)
         self._dispatcher.tell(ev.Missed(node=self.client.name, reason=reason, limit=self._polling.misses))
         node = self._dispatcher.fleet.nodes.get(self.client.name)
         if isinstance(error, NeuronSilent) and node is not None and node.misses >= self._polling.misses:
