@@ -75,3 +75,13 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_option_to_choose_another
     told = capsys.readouterr().err
     assert f"{tmp_path}/file" in told
     assert "--state-dir" in told
+
+
+def test_a_folder_that_takes_no_files_is_named_with_the_option_to_choose_another(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "cortex.toml").mkdir()
+    assert up_with(tmp_path) == 1
+    assert f"cannot write into {tmp_path}: Is a directory. Choose another folder with --state-dir" in (
+        capsys.readouterr().err
+    )

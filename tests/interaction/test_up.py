@@ -130,7 +130,8 @@ def test_tokens_are_counted_in_the_metrics(up: Up) -> None:
     port = re.search(r'metrics_listen = "127.0.0.1:(\d+)"', (up.folder / "cortex.toml").read_text())
     assert port is not None
     httpx2.post(f"{up.url}/v1/chat/completions", json=chat(), timeout=60)
-    text = httpx2.get(f"http://127.0.0.1:{port[1]}/metrics").text
+    openmetrics = {"accept": "application/openmetrics-text; version=1.0.0"}
+    text = httpx2.get(f"http://127.0.0.1:{port[1]}/metrics", headers=openmetrics).text
     labels = f'{{model="{MODEL}",node="local"}}'
     counted = re.search(re.escape(f"cortex_completion_tokens_total{labels}") + r" ([\d.]+)", text)
     assert counted is not None

@@ -74,7 +74,10 @@ def up(
     profile = _profile(model)
     url, neuron = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{neuron_port}"
     with _alone_in(home):
-        cortex_toml, neuron_toml = _write_files(home, profile, port, metrics_port, neuron_port)
+        try:
+            cortex_toml, neuron_toml = _write_files(home, profile, port, metrics_port, neuron_port)
+        except OSError as error:
+            fail(f"cannot write into {home}: {error.strerror}. Choose another folder with --state-dir")
         stop = _Stop()
         children = [
             Child(name, [f"helexa.cli.{word}", "serve", "--config", str(config)], home / f"{name}.log", stop.mourn)

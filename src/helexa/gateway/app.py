@@ -288,7 +288,7 @@ class Cortex:
             reply.send(404, [(b"content-type", b"text/plain")], b"try /metrics\n")
             return
         self.books.balance()
-        kind, text = self.metrics.scrape()
+        kind, text = self.metrics.scrape((request.header(b"accept") or b"").decode("latin-1"))
         reply.send(200, [(b"content-type", kind.encode())], text)
 
 

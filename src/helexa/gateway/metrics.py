@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from typing import cast
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.openmetrics.exposition import (
-    CONTENT_TYPE_LATEST,
-    generate_latest,  # pyright: ignore[reportUnknownVariableType] - untyped there
-)
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from helexa.gateway.fleet.model import Fleet, Status
@@ -116,9 +112,10 @@ class Metrics(Collector):
         key = (node, str(device))
         self.recycles[key] = self.recycles.get(key, 0) + 1
 
-    def scrape(self) -> tuple[str, bytes]:
-        """(content type, OpenMetrics text)."""
-        return CONTENT_TYPE_LATEST, cast(bytes, generate_latest(self._registry))
+    def scrape(self, accept: str) -> tuple[str, bytes]:
+        """(content type, text): OpenMetrics for who accepts it, else Prometheus's own format."""
+        encode, kind = choose_encoder(accept)
+        return kind, encode(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         yield from self._counters()
