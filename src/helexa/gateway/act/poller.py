@@ -83,11 +83,12 @@ class NodeWatch:
 
     def _missed(self, error: HelexaError) -> None:
         node = self._dispatcher.fleet.nodes.get(self.client.name)
-        reason = error.message
+        reason = told = error.message
         if isinstance(error, NeuronRefused):
             reason = f"it answers a poll with HTTP {error.answer_status}: {reason}"
+            told = f"{self.client.name}: {reason}"
         if node is not None and node.misses < self._polling.misses:
-            log.warning("%s: %s", self.client.name, reason)
+            log.warning("%s", told)
         self._dispatcher.tell(ev.Missed(node=self.client.name, reason=reason, limit=self._polling.misses))
         node = self._dispatcher.fleet.nodes.get(self.client.name)
         if isinstance(error, NeuronSilent) and node is not None and node.misses >= self._polling.misses:
