@@ -128,3 +128,9 @@ def test_a_constant_is_its_own_json(value: object) -> None:
     (line, *_) = [each for each in grammar({"const": value}).split("\n") if each.startswith("r0 ")]
     terminal = line.removeprefix("r0 ::= ")
     assert json.loads(re.sub(r"\\(.)", r"\1", terminal[1:-1])) == value
+
+
+def test_what_is_asked_of_many_fields_is_one_rule() -> None:
+    text = {"type": "string", "maxLength": 1000}
+    written = grammar({"type": "object", "properties": {f"p{at}": text for at in range(20)}})
+    assert written.count("char{0,1000}") == 1

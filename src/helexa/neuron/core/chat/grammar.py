@@ -51,6 +51,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self.rules: list[str] = []
+        self._names: dict[str, str] = {}
         self._texts = -1
         """The longest bounded text that there is a rule for, in bytes."""
 
@@ -60,9 +61,12 @@ class _Writer:
         return expression if expression.isidentifier() else self._named(expression)
 
     def _named(self, expression: str) -> str:
-        name = f"r{len(self.rules)}"
-        self.rules.append(f"{name} ::= {expression}")
-        return name
+        """The rule of an expression, the same one wherever it stands: of a text with a bound, xgrammar takes a
+        millisecond for each sign, and everybody waits for it."""
+        if expression not in self._names:
+            name = self._names[expression] = f"r{len(self.rules)}"
+            self.rules.append(f"{name} ::= {expression}")
+        return self._names[expression]
 
     def _expression(self, schema: Any) -> str:
         return self._of(cast(Schema, schema)) if isinstance(schema, dict) else "value"
