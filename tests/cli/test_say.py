@@ -149,3 +149,8 @@ def test_the_files_of_a_run_are_utf8_whatever_the_locale(tmp_path: Path) -> None
     subprocess.run([sys.executable, "-c", WRITES, str(tmp_path)], env=plain, timeout=50, check=True)
     for name in ("models.toml", "neuron.toml"):
         assert "modèle" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_why_nobody_answers_is_one_sentence() -> None:
+    told = link.no_gateway("http://x", httpx2.RemoteProtocolError("Server disconnected.")).message
+    assert told.startswith("No gateway answers at http://x: Server disconnected. Start one")

@@ -52,11 +52,16 @@ def call(method: str, endpoint: str | None, path: str, body: object = None, time
     try:
         answer = httpx2.request(method, url + path, json=body, timeout=timeout_s, headers=headers())
     except UNREACHABLE as error:
-        raise NoGateway(url=url, reason=str(error) or type(error).__name__) from error
+        raise no_gateway(url, error) from error
     found = decoded(answer)
     if answer.status_code >= 400 or not isinstance(found, dict):
         raise refused(url, answer.status_code, found)
     return cast(Any, found)
+
+
+def no_gateway(url: str, error: Exception) -> NoGateway:
+    """That nobody can be asked there, and why."""
+    return NoGateway(url=url, reason=str(error).rstrip(".") or type(error).__name__)
 
 
 def refused(url: str, status: int, found: object) -> GatewayRefused:

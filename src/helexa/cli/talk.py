@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from helexa.cli.link import UNREACHABLE, GatewayRefused, NoGateway, call, decoded, headers, message_in, refused, url_of
+from helexa.cli.link import UNREACHABLE, GatewayRefused, call, decoded, headers, message_in, no_gateway, refused, url_of
 from helexa.cli.say import fail
 
 
@@ -70,7 +70,7 @@ def stream(endpoint: str | None, body: dict[str, Any], score: Score) -> Iterator
                 if line.startswith("data: ") and line != "data: [DONE]":
                     yield from _pieces(msgspec.json.decode(line[6:]), score)
     except UNREACHABLE as error:
-        raise NoGateway(url=url, reason=str(error) or type(error).__name__) from error
+        raise no_gateway(url, error) from error
 
 
 def _pieces(chunk: dict[str, Any], score: Score) -> Iterator[str]:
