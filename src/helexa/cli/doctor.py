@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 import helexa
 from helexa.base.errors import ConfigError
+from helexa.base.words import counted
 from helexa.cli import diagnosis
 from helexa.cli.diagnosis import Finding
 from helexa.cli.link import AsJson
@@ -86,7 +87,8 @@ def _gateway_files(path: Path | None) -> Generator[Finding, None, tuple[CortexCo
     except ConfigError as error:
         yield Finding(what=str(where), state="fail", detail=error.message, remedy="mend the file: cortex config check")
         return None
-    yield Finding(what=str(where), state="ok", detail=f"{len(found[0].neurons)} neurons, {len(found[1].models)} models")
+    told = f"{counted(len(found[0].neurons), 'neuron')}, {counted(len(found[1].models), 'model')}"
+    yield Finding(what=str(where), state="ok", detail=told)
     return found
 
 
