@@ -152,6 +152,16 @@ def test_every_kind_of_grammar_is_understood(ask: Ask, schema: dict[str, Any]) -
     json.loads(answer["choices"][0]["message"]["content"])
 
 
+def test_a_bound_that_would_hold_up_everybody_is_named_and_not_held(ask: Ask) -> None:
+    names = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 500}}, "required": ["name"]}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": names}}
+    status, _, headers = ask(response_format=form, max_tokens=8)
+    assert (status, dict(headers)[b"x-helexa-ignored"]) == (200, b"schema.maxLength")
+    form["json_schema"]["schema"]["properties"]["name"] = {"type": "string", "minLength": 500}
+    status, answer, _ = ask(response_format=form, max_tokens=8)
+    assert (status, answer["error"]["param"]) == (400, "response_format.json_schema.schema.name.minLength")
+
+
 def test_an_answer_by_a_schema_ends_with_it(ask: Ask) -> None:
     """Asked to go on for ever, it did, behind its end."""
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": {"a": 1}}}}

@@ -111,3 +111,10 @@ def test_whatever_is_said_by_the_grammar_is_calls(functions: list[Function], par
     for call in said if parallel else [said]:
         assert call["name"] == "f"
         assert isinstance(call["arguments"], dict)
+
+
+def test_the_functions_share_what_is_counted() -> None:
+    text = {"type": "object", "properties": {"text": {"type": "string", "maxLength": 60}}}
+    two = [Function("one", text), Function("other", text)]
+    assert call_schema(two, parallel=False, tokens=500, places=120)[1] == []
+    assert call_schema(two, parallel=False, tokens=500, places=119)[1] == ["maxLength"]

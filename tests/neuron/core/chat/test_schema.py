@@ -56,6 +56,28 @@ def doubling(levels: int) -> dict[str, Any]:
     return {"$ref": "#/$defs/n0", "$defs": two | {f"n{levels}": {"type": "null"}}}
 
 
+def texts(*lengths: int, least: int = 0) -> dict[str, Any]:
+    return {"properties": {f"p{at}": {"minLength": least, "maxLength": each} for at, each in enumerate(lengths)}}
+
+
+def test_a_bound_is_counted_once_and_left_out_where_no_place_is_left_for_it() -> None:
+    held, dropped = constrained(texts(60, 60, 60, 50, 40), "at", places=128)
+    assert [each.get("maxLength") for each in held["properties"].values()] == [60, 60, 60, 50, None]
+    assert dropped == ["maxLength"]
+
+
+def test_a_lower_bound_that_cannot_be_counted_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as wrong:
+        constrained(texts(60, 90, least=50), "at", places=100)
+    assert wrong.value.param == "at.p1.minLength"
+
+
+def test_a_text_that_is_longer_than_is_counted_has_no_end() -> None:
+    text = {"type": "string", "maxBytes": 200}
+    assert grammar(text, counted=128) == grammar({"type": "string"})
+    assert grammar(text, counted=200) == grammar(text)
+
+
 @pytest.mark.parametrize(
     ("schema", "param"),
     [

@@ -11,6 +11,7 @@ is left of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -51,13 +52,15 @@ def call_grammar(functions: Sequence[Function], *, parallel: bool, tokens: int) 
     return grammar.grammar(schema), dropped
 
 
-def call_schema(functions: Sequence[Function], *, parallel: bool, tokens: int) -> tuple[Schema, list[str]]:
-    """What `call_grammar` is written of."""
+def call_schema(
+    functions: Sequence[Function], *, parallel: bool, tokens: int, places: float = math.inf
+) -> tuple[Schema, list[str]]:
+    """What `call_grammar` is written of; `places` as for `schema.constrained`, for all functions together."""
     most = max(1, min(tokens // _TOKENS_PER_CALL, MOST_CALLS)) if parallel else 1
     calls: list[Schema] = []
     dropped: set[str] = set()
     for function in functions:
-        arguments, lost = constrained(function.parameters or {"type": "object"}, function.at)
+        arguments, lost = constrained(function.parameters or {"type": "object"}, function.at, places / len(functions))
         dropped |= {*lost}
         calls.append(_fitted(_call(function.name, arguments), (tokens - _SPARE) // most - _SPARE))
     one: Schema = calls[0] if len(calls) == 1 else {"anyOf": calls}

@@ -11,6 +11,7 @@ schema does not name are not made: what comes out is always valid, but not all t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -39,9 +40,9 @@ LONGEST_NUMBER: Final = 38
 _TYPES: Final = {"integer": "integer", "number": "number", "null": '"null"', "boolean": '("true" | "false")'}
 
 
-def grammar(schema: Schema) -> str:
-    """The grammar of a schema that `schema.constrained` has read."""
-    writer = _Writer()
+def grammar(schema: Schema, counted: float = math.inf) -> str:
+    """The grammar of a schema that `schema.constrained` has read. A text of more than `counted` bytes has no end."""
+    writer = _Writer(counted)
     root = writer.rule(schema)
     return "\n".join((f"root ::= {root}", *writer.rules)) + "\n" + _BASE.lstrip()
 
@@ -49,8 +50,9 @@ def grammar(schema: Schema) -> str:
 class _Writer:
     """Collects rules; each method returns the expression that stands for a part of the schema."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: float) -> None:
         self.rules: list[str] = []
+        self._counted = counted
         self._names: dict[str, str] = {}
         self._texts = -1
         """The longest bounded text that there is a rule for, in bytes."""
@@ -94,9 +96,9 @@ class _Writer:
                 return _TYPES.get(kind, "value")
 
     def _string(self, schema: Mapping[str, Any]) -> str:
-        least, most = schema.get("minLength", 0), schema.get("maxLength")
-        if "maxBytes" in schema:
-            return self._bounded(least, most, schema["maxBytes"])
+        least, most, size = schema.get("minLength", 0), schema.get("maxLength"), schema.get("maxBytes")
+        if size is not None and size <= self._counted:
+            return self._bounded(least, most, size)
         return "string" if not least and most is None else f'"\\"" char{_times(least, most)} "\\""'
 
     def _bounded(self, least: int, most: int | None, size: int) -> str:

@@ -6,6 +6,7 @@ meets nothing that it does not know.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, cast
 
 from helexa.neuron.core.chat.numbers import LARGEST
@@ -25,9 +26,12 @@ _DEFINITIONS: Final = ("$defs", "definitions")
 Schema = dict[str, Any]
 
 
-def constrained(schema: object, at: str) -> tuple[Schema, list[str]]:
-    """`schema` as a grammar can hold it, and the keywords that it cannot. Raises InvalidRequest with the place."""
-    reader = _Reader(schema, at)
+def constrained(schema: object, at: str, places: float = math.inf) -> tuple[Schema, list[str]]:
+    """`schema` as a grammar can hold it, and the keywords that it cannot. Raises InvalidRequest with the place.
+
+    `places`: how far the grammar may count in all, over its different bounds of lengths.
+    """
+    reader = _Reader(schema, at, places)
     kept = reader.read(schema, at, 0)
     return cast(Schema, kept if isinstance(kept, dict) else {}), sorted(reader.dropped)
 
@@ -35,8 +39,9 @@ def constrained(schema: object, at: str) -> tuple[Schema, list[str]]:
 class _Reader:
     """Reads one schema; `dropped` are the keywords that were left out."""
 
-    def __init__(self, root: object, at: str) -> None:
-        self._root, self._at = root, at
+    def __init__(self, root: object, at: str, places: float) -> None:
+        self._root, self._at, self._places = root, at, places
+        self._bounds: set[tuple[str, int, int | None]] = set()
         self.dropped: set[str] = set()
         self._open: list[str] = []
         self._parts = 0
@@ -95,7 +100,24 @@ class _Reader:
         for kind in ("Items", "Length"):
             if kept.get(f"min{kind}", 0) > kept.get(f"max{kind}", 1 << 30):
                 raise intake.refuse(f"{at}.min{kind}", f"is more than max{kind}")
+            self._place(kind, at, kept)
         return kept
+
+    def _place(self, kind: str, at: str, kept: Schema) -> None:
+        """Each bound is counted once, wherever it stands. An upper one for which no place is left is left out."""
+        least, most = kept.get(f"min{kind}", 0), kept.get(f"max{kind}")
+        if (kind, least, most) in self._bounds:
+            return
+        if most is not None and most > self._places:
+            del kept[f"max{kind}"]
+            self.dropped.add(f"max{kind}")
+            most = None
+        if least > self._places:
+            raise intake.refuse(
+                f"{at}.min{kind}", "is more than this engine can count beside the schema's other bounds"
+            )
+        self._places -= most or least
+        self._bounds.add((kind, least, most))
 
     def _between(self, given: Schema, at: str, kept: Schema) -> None:
         """The bounds of a whole number, as ones that it may be."""
