@@ -15,6 +15,7 @@ class Interrupter:
         if name == "cyclopts":
             signal.raise_signal(signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests behind it has it ignored
 sys.meta_path.insert(0, Interrupter())
 from helexa.cli import entry
 entry.{program}()

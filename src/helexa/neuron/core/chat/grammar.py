@@ -63,8 +63,8 @@ class _Writer:
         return expression if expression.isidentifier() else self._named(expression)
 
     def _named(self, expression: str) -> str:
-        """The rule of an expression, the same one wherever it stands: of a text with a bound, xgrammar takes a
-        millisecond for each sign, and everybody waits for it."""
+        """The rule of an expression, the same one wherever it stands: xgrammar takes its time for each place of a text
+        with a bound, and everybody waits."""
         if expression not in self._names:
             name = self._names[expression] = f"r{len(self.rules)}"
             self.rules.append(f"{name} ::= {expression}")
