@@ -167,3 +167,10 @@ def test_a_broken_embedding_request_is_refused_by_name(fields: dict[str, Any], p
     with pytest.raises(InvalidRequest) as caught:
         check_embeddings(encode({"model": "m", "input": "a", **fields}))
     assert caught.value.param == param
+
+
+def test_a_number_that_is_none_is_found_however_deep_it_stands() -> None:
+    deep = b"[" * 600 + b"NaN" + b"]" * 600
+    with pytest.raises(InvalidRequest) as wrong:
+        check_chat(b'{"model":"m","messages":[{"role":"user","content":"hi"}],"metadata":' + deep + b"}")
+    assert wrong.value.param == "metadata"

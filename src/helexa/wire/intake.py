@@ -41,7 +41,7 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, at: str = 
     except msgspec.ValidationError as error:
         raise _named(str(error), at) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if name := _not_finite(body):
+        if name := _not_finite(bytes(body)):
             raise refuse(name, "NaN and infinities are no JSON; leave the field out, or give it a number") from None
         raise _malformed(str(error), at) from None
     except RecursionError:
@@ -106,12 +106,12 @@ def _named(text: str, at: str) -> InvalidRequest:
     return refuse(param, what) if param else InvalidRequest(f"The request body: {what}")
 
 
-def _not_finite(body: bytes | msgspec.Raw) -> str:
+def _not_finite(body: bytes) -> str:
     """The field of a malformed body that says NaN or an infinity, as Python writes them; empty where none does."""
-    if b"NaN" not in bytes(body) and b"Infinity" not in bytes(body):
+    if b"NaN" not in body and b"Infinity" not in body:
         return ""
     try:
-        given: object = json.loads(bytes(body), parse_constant=lambda _: _NO_NUMBER)
+        given: object = json.loads(body, parse_constant=lambda _: _NO_NUMBER)
     except (ValueError, RecursionError):
         return ""
     fields = cast("dict[str, object]", given) if isinstance(given, dict) else {}
@@ -122,11 +122,17 @@ _NO_NUMBER = object()
 
 
 def _has_none(value: object) -> bool:
-    if isinstance(value, dict):
-        return any(_has_none(each) for each in cast("dict[str, object]", value).values())
-    if isinstance(value, list):
-        return any(_has_none(each) for each in cast("list[object]", value))
-    return value is _NO_NUMBER
+    """Whether it is or holds what is no number; by a list of what is still to be seen, however deep it is nested."""
+    unseen = [value]
+    while unseen:
+        each = unseen.pop()
+        if each is _NO_NUMBER:
+            return True
+        if isinstance(each, dict):
+            unseen += cast("dict[str, object]", each).values()
+        elif isinstance(each, list):
+            unseen += cast("list[object]", each)
+    return False
 
 
 def _dotted(path: str) -> str:
