@@ -1,4 +1,4 @@
-"""The programs' first lines: from here on an interrupt is an exit status, also while all the rest is imported."""
+"""The programs' first lines: an interrupt is an exit status already while all the rest is imported."""
 
 from __future__ import annotations
 

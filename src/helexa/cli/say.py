@@ -29,8 +29,8 @@ def completed(app: App) -> None:
 
 
 def run(app: App) -> None:
-    """Do what the command line says. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 141 when whoever read the
-    output has left (`| head`); 130, interrupted, is said in helexa.cli.entry."""
+    """Do what the command line says. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 141 when
+    whoever read the output has left (`| head`)."""
     from helexa.base.errors import HelexaError
 
     _reach_this_host_directly()
@@ -42,6 +42,8 @@ def run(app: App) -> None:
             sys.stdout.flush()
     except HelexaError as error:
         fail(error.message)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except UnicodeEncodeError:
         if (odd := next(filter(_is_no_text, sys.argv[1:]), None)) is None:
             raise
