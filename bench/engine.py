@@ -102,9 +102,8 @@ async def _beside_inside(inside: Inside, whole: Chain, count: int, rounds: int) 
     await socket.aclose()
     through, engine, alone = (taken[name][1:] for name in ("chain", "engine", "in-process"))  # a warm-up of each
     told = [count * TOKENS / statistics.median(column) for column in (through, alone)]
-    ratio = paired(through, alone)
+    low, ratio, high = statistics.quantiles((b / a for a, b in zip(through, alone, strict=True)), n=4)
     print(f"      {count} streams: this client on the engine's own socket, of in-process: {paired(engine, alone):.3f}")
-    low, _, high = statistics.quantiles((b / a for a, b in zip(through, alone, strict=True)), n=4)
     rates = f"{told[0]:.0f} tokens/s through the chain, {told[1]:.0f} in-process"
     text = f"{count} streams: {rates}, ratio {ratio:.3f} (half the rounds: {low:.2f} to {high:.2f})"
     return verdict(ratio >= CHAIN_RATIO, text, str(CHAIN_RATIO))
